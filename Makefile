@@ -1,0 +1,38 @@
+# Every target makes the virtual environment it needs; nothing has to be installed by hand.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STORAGE ?= $(CURDIR)/runs
+NODE_MODULES ?= $(CURDIR)/node_modules
+export SSD1B_HOME := $(STORAGE)
+
+.PHONY: demo serve test check bench corpus ui clean
+
+demo: $(VENV)/ready  ## corpus to endpoint, once, on this machine; the gallery is runs/demo/gallery.png
+	$(BIN)/python -m jobs.demo nano
+
+serve: $(VENV)/ready  ## serve the champion on 127.0.0.1:8000 until Ctrl-C
+	$(BIN)/python -m serve.app up
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest
+
+check: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready  ## teacher against student, engine against engine
+	$(BIN)/python -m jobs.benchmark nano
+
+ui: $(VENV)/ready  ## the MLflow pages of what ran here, on 127.0.0.1:5000
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(STORAGE)/mlflow.db --host 127.0.0.1 --port 5000
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info[:2] != (3, 11) and 'Python 3.11 is needed: make PYTHON=/path/to/python3.11 ...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:  ## forget what ran here; the environment stays
+	rm -rf $(STORAGE) .pytest_cache .mypy_cache .ruff_cache .hypothesis
