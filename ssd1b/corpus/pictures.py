@@ -1,0 +1,91 @@
+"""Encoded pictures of any origin to RGB on white, or to the name of what is wrong with them."""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ssd1b.corpus.reasons import Reason, Reject
+from ssd1b.sizes import Size
+
+SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N")
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
+ORIENTATION = 0x0112
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A decoded picture, upright, RGB, on white."""
+
+    image: Image.Image
+    """At the original size, or a JPEG's half, quarter or eighth of it where `at_least` allows."""
+    original: Size
+    """Height and width of the encoded picture, upright."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """A picture cut to a bucket."""
+
+    image: Image.Image
+    top: int
+    """Rows of the resized picture above the crop."""
+    left: int
+    """Columns of the resized picture left of the crop."""
+
+
+def decode(data: bytes, *, max_pixels: int, at_least: Size | None = None) -> Picture | Reject:
+    """Return the first frame of an encoded picture, whole and upright, or why there is none.
+
+    at_least lets a JPEG be decoded at a fraction of its size that still covers the given one: twice as fast.
+    Transparent parts become white; palettes, CMYK, grey and 16-bit pictures become 8-bit RGB.
+    """
+    try:
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > max_pixels:
+            return Reject(reason=Reason.IMAGE_TOO_LARGE, detail=f"{image.width}x{image.height}")
+        sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+        size = Size(image.width, image.height) if sideways else Size(image.height, image.width)
+        if at_least is not None:
+            side = max(at_least.height, at_least.width) if sideways else 0
+            image.draft("RGB", (side or at_least.width, side or at_least.height))
+        image.load()
+        if image.mode in ("F", "I"):
+            return Reject(reason=Reason.IMAGE_MODE_UNKNOWN, detail=f"mode {image.mode}")
+        return Picture(image=on_white(ImageOps.exif_transpose(image)), original=size)
+    except Image.DecompressionBombError as error:
+        return Reject(reason=Reason.IMAGE_TOO_LARGE, detail=str(error))
+    except Exception as error:  # hostile bytes make PIL's parsers raise nearly anything
+        return Reject(reason=Reason.IMAGE_CORRUPT, detail=f"{type(error).__name__}: {error}")
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """Return the picture as 8-bit RGB, composed onto white where it is transparent."""
+    if image.mode in SIXTEEN_BIT:
+        # convert("RGB") would clip at 255 and turn a 16-bit picture white
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    drawing = image.convert("RGBA")
+    canvas = Image.new("RGBA", drawing.size, "white")
+    canvas.alpha_composite(drawing)
+    return canvas.convert("RGB")
+
+
+def is_blank(image: Image.Image) -> bool:
+    return all(low == high for low, high in image.convert("RGB").getextrema())  # type: ignore[misc]
+
+
+def cover_and_crop(image: Image.Image, bucket: Size) -> Crop:
+    """Return the picture resized until it covers the bucket, then cut at the centre to the bucket's size.
+
+    The crop's corner counts in pixels of the resized picture, as SDXL's micro-conditioning does.
+    """
+    scale = max(bucket.height / image.height, bucket.width / image.width)
+    height = max(bucket.height, round(image.height * scale))
+    width = max(bucket.width, round(image.width * scale))
+    resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
+    top, left = (height - bucket.height) // 2, (width - bucket.width) // 2
+    return Crop(image=resized.crop((left, top, left + bucket.width, top + bucket.height)), top=top, left=left)

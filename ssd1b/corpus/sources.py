@@ -1,0 +1,133 @@
+"""Where pairs come from: a recipe's source as shards, and a shard as pairs.
+
+A shard is what one task reads: a row group, a tar, a thousand lines of metadata, or one package of drawings. It travels
+to the task as plain values and is read there, so that no picture passes through the job itself.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from ssd1b.corpus import emoji, icons, shipped
+from ssd1b.corpus.colours import PAIRS
+from ssd1b.corpus.drawings import package_folder
+from ssd1b.corpus.folders import line_offsets, read_lines
+from ssd1b.corpus.pair import Pair
+from ssd1b.corpus.reasons import Reason, Reject
+from ssd1b.corpus.tables import read_row_group, row_groups
+from ssd1b.corpus.tars import read_tar
+from ssd1b.recipes.ingest import Ingest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One task's share of a source."""
+
+    kind: str
+    """parquet, folder, webdataset, emoji, icons, or "broken" for a file that cannot be read at all."""
+    path: str = ""
+    """The file or folder; "" is the shipped corpus, which lies where the task finds this library."""
+    name: str
+    """What the file is called in keys and messages: its path below the folder that the recipe names."""
+    part: int = 0
+    """parquet: the row group. folder: the byte offset. emoji, icons: the index of the set."""
+    problem: str = ""
+    """broken: what is wrong with it."""
+
+
+def shards(config: Ingest) -> list[Shard]:
+    """Return the shards of a recipe's source, always in the same order.
+
+    Raises:
+        ValueError: nothing lies where the recipe says, or it has no column of pictures or captions.
+    """
+    match config.source:
+        case "shipped":
+            groups = row_groups(shipped.PATH)
+            found = [Shard(kind="parquet", name="shipped", part=i) for i in range(len(groups))]
+        case "parquet":
+            found = [shard for path, name in files(config, ".parquet") for shard in parquet_shards(path, name)]
+        case "webdataset":
+            found = [Shard(kind="webdataset", path=str(path), name=name) for path, name in files(config, ".tar")]
+        case "folder":
+            folder = located(config.path, "path")
+            found = [
+                Shard(kind="folder", path=str(folder), name=folder.name, part=offset) for offset in line_offsets(folder)
+            ]
+        case "emoji" | "emoji_icons":
+            found = package_shards(config)
+    return found[:1] if config.rows_limit is not None else found
+
+
+def parquet_shards(path: Path, name: str) -> list[Shard]:
+    try:
+        groups = row_groups(path)
+    except (OSError, pa.ArrowException) as error:
+        return [Shard(kind="broken", path=str(path), name=name, problem=str(error).splitlines()[0])]
+    return [Shard(kind="parquet", path=str(path), name=name, part=i) for i in range(len(groups))]
+
+
+def package_shards(config: Ingest) -> list[Shard]:
+    if not 1 <= config.icon_variants <= len(PAIRS):
+        raise ValueError(f"icon_variants={config.icon_variants}: choose 1 to {len(PAIRS)}, the pairs of colours")
+    path = str(located(config.packages, "packages"))
+    sets = [("emoji", i, chosen.package) for i, chosen in enumerate(emoji.SETS)]
+    if config.source == "emoji_icons":
+        sets += [("icons", i, chosen.package) for i, chosen in enumerate(icons.SETS)]
+    for _, _, package in sets:
+        package_folder(Path(path), package)
+    return [Shard(kind=kind, path=path, name=package, part=i) for kind, i, package in sets]
+
+
+def files(config: Ingest, suffix: str) -> list[tuple[Path, str]]:
+    """Return (path, name) of the files that the recipe's path means: a file, a glob, or all below a folder."""
+    fixed = config.path.partition("*")[0]
+    if fixed != config.path:
+        root = located(fixed.rpartition("/")[0] or ".", "path")
+        found = sorted(root.glob(config.path[len(fixed.rpartition("/")[0]) :].lstrip("/")))
+    else:
+        root = located(config.path, "path")
+        found = sorted(root.rglob(f"*{suffix}")) if root.is_dir() else [root]
+    if not found:
+        raise ValueError(f"no {suffix} files at path={config.path}: give a file, a glob or a folder that holds some")
+    return [(file, str(file.relative_to(root)) if file != root else file.name) for file in found]
+
+
+def located(path: str, field: str) -> Path:
+    """Return an existing path, absolute.
+
+    Raises:
+        ValueError: the recipe gives none, or nothing lies there.
+    """
+    if not path:
+        raise ValueError(f"this recipe reads a folder of yours: give --set {field}=/an/absolute/path")
+    found = Path(path).absolute()
+    if not found.exists():
+        raise ValueError(
+            f"nothing at {field}={path} (looked at {found}). A submitted job runs in a copy of the folder without "
+            f"git-ignored files: give an absolute path that every node can reach"
+        )
+    return found
+
+
+def read(shard: Shard, config: Ingest) -> Iterator[Pair | Reject]:
+    """Yield the pairs of a shard, and a Reject for each row that is none."""
+    path = Path(shard.path) if shard.path else shipped.PATH
+    match shard.kind:
+        case "broken":
+            yield Reject(reason=Reason.UNREADABLE_SHARD, source=config.name, key=shard.name, detail=shard.problem)
+        case "parquet":
+            yield from read_row_group(path, shard.part, shard.name)
+        case "webdataset":
+            yield from read_tar(path, shard.name)
+        case "folder":
+            yield from read_lines(path, shard.part, embed=config.embed)
+        case "emoji":
+            for drawing in emoji.read_emoji(path, emoji.SETS[shard.part], config.side_px):
+                yield drawing if isinstance(drawing, Reject) else drawing.pair
+        case "icons":
+            yield from icons.read_icons(path, icons.SETS[shard.part], config.side_px, config.icon_variants)
+        case _:
+            raise AssertionError(f"no reader for {shard}")
