@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from ssd1b.recipes.pretrain import CONCEPTS
+
 NANO_STYLES = ("3d render", "flat vector", "soft cartoon", "retro blob", "muted poster")
 """The styles that the nano teachers draw."""
-NANO_SUBGROUPS = ("animal-mammal", "animal-bird", "food-fruit", "food-vegetable", "food-sweet")
+NANO_SUBGROUPS = CONCEPTS
 """The concepts that the nano teachers were taught."""
 
 

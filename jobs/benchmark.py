@@ -1,0 +1,26 @@
+"""Measure teacher against student on every engine of this machine: python -m jobs.benchmark nano."""
+
+from pathlib import Path
+from typing import Any
+
+from ssd1b import tracking
+from ssd1b.command import main
+from ssd1b.engines.benchmark import measure
+from ssd1b.engines.bundle import built
+from ssd1b.family.files import resolve
+from ssd1b.home import home
+from ssd1b.recipes.benchmark import RECIPES, Benchmark
+
+
+def run(config: Benchmark) -> dict[str, Any]:
+    bundles = {}
+    for name, source in (("teacher", config.teacher), (config.name, config.student)):
+        folder = tracking.download(source) if source.startswith("models:/") else Path(resolve(source)[0])
+        held = {"slots": config.slots, "rank": config.rank}
+        bundles[name] = built(folder, home() / "bundles", name=name, base=source, **held).folder
+    teacher, student = bundles.values()
+    return measure(config, {"teacher": teacher, "student": student})
+
+
+if __name__ == "__main__":
+    main(RECIPES, run)

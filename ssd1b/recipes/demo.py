@@ -1,0 +1,69 @@
+"""The whole way once: which jobs, in what order, and what the gallery shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One submitted job."""
+
+    name: str
+    entrypoint: str
+    """What `ray job submit` would run."""
+    says: str
+    """What a person should know while it runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """One run of jobs.demo."""
+
+    steps: tuple[Step, ...]
+    prompts: tuple[str, ...]
+    """Rows of the gallery."""
+    seed: int = 7
+    sampling_steps: int = 20
+    guidance: float = 4.0
+    run: str = "ssd1b-nano"
+    """Name of the distillation run, whose stages the gallery shows."""
+    stages: tuple[str, ...] = ("mid", "down", "up")
+    teacher: str = "nano"
+    lora: str = "black-line"
+    endpoint: str = "http://127.0.0.1:8000"
+    size: str = "128x128"
+
+
+def nano() -> Demo:
+    """Corpus to endpoint on the nano family, on a local cluster."""
+    return Demo(
+        steps=(
+            Step(name="ingest", entrypoint="python -m jobs.ingest nano", says="pairs -> manifest, rejects counted"),
+            Step(name="encode", entrypoint="python -m jobs.encode nano", says="pictures -> latents (VAE actors)"),
+            Step(
+                name="distill",
+                entrypoint="python -m jobs.distill ssd1b_nano",
+                says="three stages, three teachers, elastic workers; registers @candidate",
+            ),
+            Step(name="lora", entrypoint="python -m jobs.lora nano", says="a style the student has not seen"),
+            Step(name="evaluate", entrypoint="python -m jobs.evaluate nano", says="student against teacher"),
+            Step(
+                name="promote",
+                entrypoint="python -m jobs.promote nano",
+                says="@candidate -> @champion, if the gates hold",
+            ),
+            Step(name="export", entrypoint="python -m jobs.export nano", says="ONNX + the fastest engine of this CPU"),
+            Step(name="serve", entrypoint="python -m serve.app up --detach", says="the champion behind HTTP"),
+        ),
+        prompts=(
+            "a red apple, 3d render style",
+            "a tiger face, flat vector style",
+            "a strawberry, soft cartoon style",
+            "a rabbit, soft cartoon style",
+            "a doughnut, flat vector style",
+            "an elephant, retro blob style",
+        ),
+    )
+
+
+RECIPES: dict[str, Callable[[], Demo]] = {"nano": nano}

@@ -1,0 +1,331 @@
+"""MLflow behind a few verbs: runs, registered models, aliases.
+
+Without a server everything is kept under the storage root: a SQLite file, artifacts in `mlartifacts/`, and downloads
+in `downloads/`, one folder per registered version. With MLFLOW_TRACKING_URI set to a server, the server decides.
+Safe to use from several processes and threads at once.
+"""
+
+import dataclasses
+import fcntl
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's seven take minutes to say "no server"
+
+from mlflow import MlflowClient, set_tracking_uri
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric, Param
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from PIL.Image import Image
+from sqlalchemy.exc import SQLAlchemyError
+
+from ssd1b.home import home, tracking_uri
+
+SQLITE_BUSY_S = 60
+"""How long a writer waits for another process's write before SQLite gives up; its default is 5 s."""
+PARAMS_PER_BATCH = 100
+"""MLflow's limit."""
+MODELS_EXPERIMENT = "models"
+"""Where models that no run made are filed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One registered version of a model."""
+
+    name: str
+    version: str
+    uri: str
+    """models:/name/version"""
+    run_id: str | None
+    """The run that made it."""
+    tags: Mapping[str, str]
+    model_id: str
+    """MLflow's id of the logged model, unlike the version number never given twice."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that is open for logging."""
+
+    run_id: str
+    client: MlflowClient
+
+    def params(self, params: Any) -> None:
+        """Log a mapping or a config dataclass; nested fields get the dotted keys that `--set` takes."""
+        flat = [Param(key, str(value)) for key, value in flatten(params)]
+        for i in range(0, len(flat), PARAMS_PER_BATCH):
+            self.client.log_batch(self.run_id, params=flat[i : i + PARAMS_PER_BATCH])
+
+    def metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+        now_ms = int(time.time() * 1000)
+        self.client.log_batch(self.run_id, [Metric(key, float(value), now_ms, step) for key, value in metrics.items()])
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Keep a file, or a folder's content, under the artifact folder."""
+        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+        log(self.run_id, str(path), folder or None)
+
+    def text(self, text: str, file: str) -> None:
+        self.client.log_text(self.run_id, text, file)
+
+    def picture(self, picture: Image, file: str) -> None:
+        """Keep a picture; the ending of `file` chooses the format."""
+        self.client.log_image(self.run_id, picture, artifact_file=file)
+
+
+@contextmanager
+def run(
+    experiment: str,
+    name: str,
+    *,
+    parent: str | None = None,
+    resume: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[Run]:
+    """Open a run, or go on with the run id `resume`; it ends FINISHED, KILLED on an interrupt, or FAILED on an error.
+
+    Raises:
+        ValueError: the run to resume does not exist.
+    """
+    client = connect()
+    if resume:
+        try:
+            client.get_run(resume)
+        except MlflowException as error:
+            raise ValueError(
+                f"no run {resume} in {tracking_uri()} to resume: leave `resume` out to start one"
+            ) from error
+        client.update_run(resume, status="RUNNING")
+        run_id = resume
+        for key, value in (tags or {}).items():
+            client.set_tag(run_id, key, value)
+    else:
+        all_tags = {**(tags or {}), **({"mlflow.parentRunId": parent} if parent else {})}
+        run_id = client.create_run(experiment_id(client, experiment), tags=all_tags, run_name=name).info.run_id
+    status = "FAILED"
+    try:
+        yield Run(run_id=run_id, client=client)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        client.set_terminated(run_id, status)
+
+
+def register(
+    name: str,
+    folder: Path,
+    *,
+    run_id: str | None = None,
+    alias: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> str:
+    """Store a folder as a logged model, register it as the next version of `name`, and return the version.
+
+    The alias moves last, so whoever follows it never sees a half-stored model.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder} to register as {name}")
+    client = connect()
+    experiment = client.get_run(run_id).info.experiment_id if run_id else experiment_id(client, MODELS_EXPERIMENT)
+    model = client.create_logged_model(experiment, name, source_run_id=run_id, tags=dict(tags or {}))
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = client.create_model_version(
+        name, f"models:/{model.model_id}", run_id=run_id, tags=dict(tags or {}), model_id=model.model_id
+    )
+    if alias:
+        client.set_registered_model_alias(name, alias, made.version)
+    return str(made.version)
+
+
+def set_alias(name: str, alias: str, version: str) -> None:
+    """Move an alias; serving follows `champion`."""
+    find(f"models:/{name}/{version}")
+    connect().set_registered_model_alias(name, alias, version)
+
+
+def tag(name: str, version: str, key: str, value: str) -> None:
+    """Set one tag of a version."""
+    find(f"models:/{name}/{version}")
+    connect().set_model_version_tag(name, version, key, value)
+
+
+def version_of(name: str, alias: str) -> Version:
+    """Return the version an alias points at.
+
+    Raises:
+        ValueError: no such model or alias; the message says which job makes it.
+    """
+    return find(f"models:/{name}@{alias}")
+
+
+def versions(tags: Mapping[str, str]) -> list[Version]:
+    """Return every registered version that carries all the tags, newest first within a model, models by name."""
+    # picked here, not in MLflow's filter language, which has no way to write a value that holds a quote
+    found: list[ModelVersion] = []
+    token: str | None = None
+    while token is None or token:
+        page = connect().search_model_versions(page_token=token)
+        found, token = [*found, *page], page.token or ""
+    picked = [each for each in map(version_from, found) if tags.items() <= each.tags.items()]
+    return sorted(picked, key=lambda each: (each.name, -int(each.version)))
+
+
+def find(uri: str) -> Version:
+    """Return the version that "models:/name@alias" or "models:/name/3" points at.
+
+    Raises:
+        ValueError: not such a uri, or no such model; the message says which job makes it.
+    """
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", uri)
+    if not match:
+        raise ValueError(f"{uri!r} is not a registry uri: write models:/NAME@ALIAS or models:/NAME/VERSION")
+    name, alias, number = match.groups()
+    try:
+        if alias:
+            return version_from(connect().get_model_version_by_alias(name, alias))
+        return version_from(connect().get_model_version(name, number))
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise ValueError(f"no {uri} in the registry at {tracking_uri()}: {maker(name, alias)} makes it") from error
+
+
+def download(uri: str) -> Path:
+    """Return a local folder with the files of a registered version, from `downloads/` where it is already there."""
+    version = find(uri)
+    folder = home() / "downloads" / version.name / f"{version.version}-{version.model_id}"
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
+    aside.chmod(0o755)
+    try:
+        download_artifacts(artifact_uri=f"models:/{version.model_id}", dst_path=str(aside))
+        aside.rename(folder)
+    except OSError:
+        if not folder.exists():  # else another process was first, with the same files
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder
+
+
+def version_from(entity: ModelVersion) -> Version:
+    return Version(
+        name=entity.name,
+        version=str(entity.version),
+        uri=f"models:/{entity.name}/{entity.version}",
+        run_id=entity.run_id or None,
+        tags=dict(entity.tags),
+        model_id=entity.source.removeprefix("models:/"),
+    )
+
+
+def maker(name: str, alias: str | None) -> str:
+    """Return the job that makes a model of that name and alias."""
+    if "-lora-" in name:
+        return f"`python -m jobs.lora {name.rpartition('-lora-')[2]}`"
+    if name.endswith("-bundle"):
+        return "`python -m jobs.export`"
+    return "`python -m jobs.promote`" if alias == "champion" else "`python -m jobs.distill`"
+
+
+def locator() -> str:
+    """Return the tracking uri, with patience for other writers where it is SQLite."""
+    uri = tracking_uri()
+    if not uri.startswith("sqlite:") or "timeout=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}timeout={SQLITE_BUSY_S}"
+
+
+def connect() -> MlflowClient:
+    """Return a client of the store that the environment names.
+
+    Raises:
+        ValueError: it does not answer.
+    """
+    make_global(locator())
+    return client_of(locator())
+
+
+@cache
+def client_of(uri: str) -> MlflowClient:
+    for noisy in ("mlflow", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        with first_use():
+            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+            client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise ValueError(f"no MLflow store answers at {uri}: start it or mend MLFLOW_TRACKING_URI ({error})") from error
+    return client
+
+
+def make_global(uri: str) -> None:
+    """Point MLflow's global state at the store: by that, not by the client's uri, it resolves a version's source.
+
+    Setting it also exports MLFLOW_TRACKING_URI, which would outlive a change of the storage root; that is taken back.
+    """
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    set_tracking_uri(uri)
+    if before is None:
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
+    else:
+        os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+@contextmanager
+def first_use() -> Iterator[None]:
+    """Hold a lock while a store is opened: MLflow does not survive two processes making one SQLite file's tables."""
+    home().mkdir(parents=True, exist_ok=True)
+    with (home() / "mlflow.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file lets go
+        yield
+
+
+def experiment_id(client: MlflowClient, name: str) -> str:
+    """Return the experiment's id, made on first use; without a server its artifacts lie under the storage root."""
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    place = (home() / "mlartifacts" / name).as_uri() if tracking_uri().startswith("sqlite:") else None
+    try:
+        return str(client.create_experiment(name, artifact_location=place))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
+            raise
+    return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (dotted key, leaf) of nested dataclasses, mappings and sequences of them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    nested = isinstance(value, list | tuple) and any(dataclasses.is_dataclass(item) for item in value)
+    items = enumerate(value) if nested else value.items() if isinstance(value, Mapping) else None
+    if items is None:
+        yield prefix, value
+        return
+    for key, item in items:
+        yield from flatten(item, f"{prefix}.{key}" if prefix else str(key))

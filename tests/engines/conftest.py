@@ -1,0 +1,30 @@
+"""A pipeline with the nano text towers and VAE and a UNet of one transformer block a layer, and its bundle."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from ssd1b.engines.bundle import PARTS, Bundle, build
+from ssd1b.family.files import NANO
+from ssd1b.family.table import FAMILY
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    for part in PARTS:
+        if part != "unet":
+            shutil.copytree(NANO / part, folder / part)
+    shutil.copy(NANO / "model_index.json", folder)
+    torch.manual_seed(0)
+    config = FAMILY["nano-sdxl"] | {"transformer_layers_per_block": (1, 1, 1), "layers_per_block": 1}
+    UNet2DConditionModel(**config).save_pretrained(folder / "unet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_model) -> Bundle:
+    return build(tiny_model, tiny_model.parent / "bundle", name="tiny", base="tiny", slots=4, rank=4)

@@ -1,0 +1,40 @@
+"""The evaluate job, whole, on the shipped nano family and a real registry."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs import evaluate
+from ssd1b import tracking
+from ssd1b.evaluation.gates import decide
+from ssd1b.family.files import NANO
+from ssd1b.recipes.evaluate import RECIPES
+from ssd1b.recipes.promote import Thresholds
+
+
+def test_a_copy_of_the_teacher_is_measured_as_equal_and_recorded(home: Path) -> None:
+    tracking.register("ssd1b-nano", NANO, alias="candidate")
+    result = evaluate.run(RECIPES["debug"]())
+    assert result["model"] == "models:/ssd1b-nano/1"
+    assert result["distance_paired"] == pytest.approx(0, abs=1e-4)
+    assert result["pixels_ratio"] == pytest.approx(0, abs=1e-4)
+    assert result["distance_unrelated"] > 0
+    assert result["heldout_score_student"] == pytest.approx(result["heldout_score_teacher"], abs=1e-4)
+    assert result["parameters_ratio"] == 1
+
+    version = tracking.version_of("ssd1b-nano", "candidate")
+    recorded = json.loads(version.tags["evaluation"])
+    gates = {gate.name: gate.passes for gate in decide(recorded, Thresholds())}
+    assert gates["parameters_ratio"] is False
+    assert gates["distance_ratio"] is True
+    run = tracking.connect().get_run(version.tags["evaluation_run"])
+    assert run.data.metrics["parameters_ratio"] == 1
+    assert run.data.params["teacher"] == "nano"
+    assert [path.name for path in (home / "mlartifacts").rglob("contact_sheet.png")] == ["contact_sheet.png"]
+
+
+@pytest.mark.usefixtures("home")
+def test_nothing_to_evaluate_says_which_job_makes_it() -> None:
+    with pytest.raises(ValueError, match=r"python -m jobs\.distill"):
+        evaluate.run(RECIPES["debug"]())

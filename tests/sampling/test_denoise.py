@@ -1,0 +1,135 @@
+"""Denoising rows: the pictures are diffusers', whatever else is in the batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from ssd1b.engines.on_torch import TorchEngine
+from ssd1b.family.files import NANO, load_pipeline, load_unet
+from ssd1b.sampling.decode import Decoder
+from ssd1b.sampling.denoise import Request, advance, generate, start
+from ssd1b.sampling.prompts import Prompts
+from ssd1b.sampling.tables import table
+from ssd1b.sizes import Size
+
+PROMPT = "a red apple, flat vector style"
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return Prompts.load(NANO)
+
+
+@pytest.fixture(scope="module")
+def decode():
+    return Decoder.load(NANO)
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return TorchEngine(load_unet("nano"))
+
+
+def toy_engine(latents_BCHW, timestep_B, text_BTD, pooled_BE, time_ids_B6, slot_B, scale_B):
+    """Noise that depends on every input of its own row and on no other row."""
+    per_row = (
+        text_BTD.mean((1, 2)) + pooled_BE.mean(1) + timestep_B / 1000 + time_ids_B6.sum(1) / 1000 + slot_B * scale_B
+    )
+    return torch.tanh(latents_BCHW + per_row[:, None, None, None])
+
+
+@pytest.mark.parametrize("negative", [None, "blurry"])
+def test_same_picture_as_diffusers(nano, prompts, decode, negative):
+    pipeline = load_pipeline("nano")
+    wanted = pipeline(
+        PROMPT,
+        negative_prompt=negative,
+        num_inference_steps=4,
+        guidance_scale=5.0,
+        height=128,
+        width=128,
+        generator=torch.Generator("cpu").manual_seed(7),
+        output_type="np",
+    ).images[0]
+    ours = generate(nano, prompts, decode, [Request(prompt=PROMPT, negative=negative, seed=7, steps=4)])[0]
+    difference = np.abs(ours.numpy().astype(int) - (wanted * 255).round().astype(int))
+    assert difference.max() <= 1  # a level of 255: one rounding
+
+
+def test_a_row_does_not_depend_on_its_neighbours(prompts):
+    requests = [
+        Request(prompt=PROMPT, seed=1, steps=5, sampler="euler_a"),
+        Request(prompt="a dog", seed=2, steps=3, sampler="dpmpp_2m", guidance=1.0),
+        Request(prompt="a cat", seed=3, steps=7, sampler="ddim", negative="a dog", slot=2, scale=0.5),
+        Request(prompt="", seed=4, steps=4, sampler="dpmpp_2m_karras"),
+        Request(prompt="a cat", seed=5, steps=1),
+    ]
+    alone = []
+    for request in requests:
+        (row,) = start(prompts, [request])
+        while not row.done:
+            advance(toy_engine, [row])
+        alone.append(row.latents_CHW)
+    rows = start(prompts, requests)
+    advance(toy_engine, [rows[0]])  # so that the rows are at unlike steps
+    while running := [row for row in rows if not row.done]:
+        advance(toy_engine, running[::-1])
+    for row, wanted in zip(rows, alone, strict=True):
+        torch.testing.assert_close(row.latents_CHW, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_the_engine_sees_one_more_row_for_each_guided_one(prompts):
+    seen = []
+
+    def engine(*inputs):
+        seen.append(inputs)
+        return toy_engine(*inputs)
+
+    advance(engine, start(prompts, [Request(prompt="a cat"), Request(prompt="a dog", guidance=1.0)]))
+    latents, _, text, pooled, time_ids, slot, _ = seen[0]
+    assert len(latents) == len(text) == len(slot) == 3
+    assert not text[2].any()
+    assert not pooled[2].any()
+    assert torch.equal(latents[2], latents[0])
+    assert time_ids[0].tolist() == [128, 128, 0, 0, 128, 128]
+
+
+def test_the_first_latents_are_diffusers(prompts):
+    (row,) = start(prompts, [Request(prompt="a cat", seed=11, size=Size(128, 256))])
+    unit = torch.randn(1, 4, 16, 32, generator=torch.Generator("cpu").manual_seed(11))
+    torch.testing.assert_close(row.latents_CHW, unit[0] * table("euler", 25).start)
+
+
+def test_the_last_estimate_is_the_result(prompts):
+    (row,) = start(prompts, [Request(prompt="a cat", steps=3)])
+    while not row.done:
+        advance(toy_engine, [row])
+    torch.testing.assert_close(row.denoised_CHW, row.latents_CHW, atol=1e-4, rtol=1e-4)
+
+
+def test_a_prompt_too_long_says_how_long_and_the_limit(prompts):
+    prompts.check("apple " * 30)
+    with pytest.raises(ValueError, match="31 tokens, the limit is 30"):
+        prompts.encode(["a cat", "apple " * 31])
+
+
+def test_prompts_equal_diffusers(prompts):
+    text, pooled = prompts.encode([PROMPT, ""])
+    wanted, _, wanted_pooled, _ = load_pipeline("nano").encode_prompt([PROMPT, ""], do_classifier_free_guidance=False)
+    torch.testing.assert_close(text, wanted)
+    torch.testing.assert_close(pooled, wanted_pooled)
+    zeros, zeros_pooled = prompts.unconditional()
+    assert zeros.shape == text[0].shape
+    assert zeros_pooled.shape == pooled[0].shape
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"sampler": "heun"}, {"guidance": float("nan")}, {"scale": float("inf")}]
+)
+def test_a_request_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        Request(prompt="a cat", **wrong)
+
+
+def test_no_rows_need_no_towers(prompts):
+    assert start(prompts, []) == []

@@ -1,0 +1,82 @@
+"""The command and the builder, as far as they go without Ray: settings, refusals, the lines it prints."""
+
+import re
+import socket
+import subprocess
+
+import pytest
+import ray
+from pydantic import ValidationError
+from ray.serve import Application
+from registry import register_nano
+
+from serve import app
+from serve.app import Settings, build, curl_lines, main, require_free
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def failing(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run the command, which is to end with status 2; return what it says."""
+    with pytest.raises(SystemExit) as info:
+        main(list(arguments))
+    assert info.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+def test_up_without_a_champion_names_the_jobs_and_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    before = ray.is_initialized()
+    said = failing(capsys, "up")
+    assert "nothing to serve" in said
+    assert "make demo" in said
+    assert ray.is_initialized() == before
+
+
+def test_verbs_that_need_a_cluster_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "RAY_ADDRESS" in failing(capsys, "up", "--detach")
+    assert "RAY_ADDRESS" in failing(capsys, "down")
+    assert "RAY_ADDRESS" in failing(capsys, "status")
+    assert "invalid choice" in failing(capsys, "upp")
+
+
+def test_a_port_that_is_taken() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ValueError, match="choose another --port"):
+            require_free("127.0.0.1", other.getsockname()[1])
+
+
+@pytest.mark.usefixtures("home")
+def test_the_builder_gives_an_application() -> None:
+    register_nano()
+    assert isinstance(build(Settings(max_replicas=3)), Application)
+
+
+def test_an_address_that_does_not_answer_is_not_praised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "ANSWER_S", 0)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(ValueError, match="keeps the address"):
+            app.require_answer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+def test_settings_refuse_what_they_do_not_know() -> None:
+    with pytest.raises(ValidationError, match="max_replica"):
+        Settings.model_validate({"max_replica": 3})
+
+
+def test_the_printed_decoder_decodes() -> None:
+    """The part of the curl lines after the pipe, run by a shell."""
+    lines = curl_lines("ssd1b-nano", "127.0.0.1", 8000)
+    command = re.search(r"\| (python3 -c '.*?') > apple\.png", lines)
+    assert command
+    body = b'{"data": [{"b64_json": "aGVsbG8="}]}'
+    made = subprocess.run(["bash", "-c", command[1]], input=body, capture_output=True, check=True, timeout=30)
+    assert made.stdout == b"hello"
+    assert "this machine only" in lines
+    assert "http://127.0.0.1:9000/" in curl_lines("m", "0.0.0.0", 9000)

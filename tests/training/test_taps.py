@@ -1,0 +1,71 @@
+"""Taps: 26 places, caught once, let go."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from ssd1b.family.carve import carve
+from ssd1b.family.table import new_unet
+from ssd1b.training.taps import Taps, tap_names
+
+
+def call(unet: UNet2DConditionModel, rows: int = 1) -> torch.Tensor:
+    added = {"text_embeds": torch.zeros(rows, 128), "time_ids": torch.zeros(rows, 6)}
+    noise_BCHW: torch.Tensor = unet(
+        torch.ones(rows, 4, 16, 16), 3, torch.zeros(rows, 5, 128), added_cond_kwargs=added, return_dict=False
+    )[0]
+    return noise_BCHW
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
+    torch.manual_seed(0)
+    teacher = new_unet("nano-sdxl").eval()
+    return teacher, carve(teacher, ("mid", "down", "up"))
+
+
+def test_teacher_and_student_are_compared_in_26_places(pair: tuple[UNet2DConditionModel, UNet2DConditionModel]) -> None:
+    names = tap_names(*pair)
+    assert len(names) == 26
+    count = {kind: sum(kind in name for name in names) for kind in ("resnets", "attentions", "mid_block")}
+    assert count == {"resnets": 15, "attentions": 10, "mid_block": 1}
+    with Taps(pair[0], names) as teacher, Taps(pair[1], names) as student, torch.no_grad():
+        call(pair[0])
+        call(pair[1])
+        theirs, ours = teacher.take(), student.take()
+    assert ours.keys() == theirs.keys() == set(names)
+    assert all(ours[name].shape == theirs[name].shape for name in names)
+    assert torch.equal(ours["down_blocks.0.resnets.0"], theirs["down_blocks.0.resnets.0"])
+
+
+def test_nothing_leaks(pair: tuple[UNet2DConditionModel, UNet2DConditionModel]) -> None:
+    unet = pair[1]
+    taps = Taps(unet, ("mid_block",))
+    call(unet).sum().backward()
+    caught = taps.take()
+    ghost = weakref.ref(caught["mid_block"])
+    assert caught["mid_block"].requires_grad
+    del caught
+    gc.collect()
+    assert ghost() is None, "a feature outlived its step"
+    taps.close()
+    call(unet)
+    assert taps.caught == {}
+    assert not any(module._forward_hooks for module in unet.modules())
+
+
+def test_take_without_a_pass_is_a_mistake(pair: tuple[UNet2DConditionModel, UNet2DConditionModel]) -> None:
+    with Taps(pair[1], ("mid_block",)) as taps, pytest.raises(AssertionError):
+        taps.take()
+
+
+def test_unlike_models_are_refused(pair: tuple[UNet2DConditionModel, UNet2DConditionModel]) -> None:
+    small = UNet2DConditionModel(
+        block_out_channels=(32,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), layers_per_block=1,
+        norm_num_groups=16,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"differ in .*down_blocks\.1\.attentions\.0"):
+        tap_names(pair[0], small)
