@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import difflib
 import json
-import pprint
 import sys
 import time
 import typing
@@ -33,7 +32,7 @@ def main(recipes: Recipes, job: Callable[[Any], Result], arguments: list[str] | 
     started = time.monotonic()
     try:
         config = configure(recipes, options.recipe, options.set)
-        show(pprint.pformat(config, width=118))
+        show(f"{options.recipe}: {summary(config)}")
         result = job(config)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -89,6 +88,16 @@ def parse(kind: Any, value: str, key: str) -> Any:
             return adapter.validate_python(value)
     except ValidationError as error:
         raise ValueError(f"--set {key}={value}: {error.errors()[0]['msg']}") from error
+
+
+def summary(config: Any) -> str:
+    """Return the config as Python would write it, without the fields that keep their defaults."""
+    if isinstance(config, tuple) and any(map(dataclasses.is_dataclass, config)):
+        return "(" + ", ".join(map(summary, config)) + ")"
+    if not dataclasses.is_dataclass(config):
+        return repr(config)
+    set_here = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
+    return f"{type(config).__name__}({', '.join(f'{name}={summary(getattr(config, name))}' for name in set_here)})"
 
 
 def field_names(config: Any) -> list[str]:

@@ -9,8 +9,9 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import ray
 import ray.data
+
+from ssd1b.session import connect
 
 Report = dict[str, Any]
 MOST_BLOCKS = 4096
@@ -51,8 +52,7 @@ def each(
     """
     if not work:
         return
-    if not ray.is_initialized():
-        ray.init()
+    connect(local_cpus=4)
     ray.data.DataContext.get_current().enable_progress_bars = False  # the job prints lines of its own
     items = [{"work": json.dumps(item)} for item in work]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS))

@@ -12,6 +12,7 @@ from ssd1b.demo.submit import submit
 from ssd1b.demo.table import table
 from ssd1b.home import home, tracking_uri
 from ssd1b.recipes.demo import Demo
+from ssd1b.session import quiet
 
 
 def tell(config: Demo) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def tell(config: Demo) -> dict[str, Any]:
             "no cluster: run `make demo`, which starts one on this machine, "
             "or export RAY_API_SERVER_ADDRESS=http://HEAD:8265 of yours"
         )
+    quiet()
     home().mkdir(parents=True, exist_ok=True)
     token = os.environ.get("RAY_AUTH_TOKEN")
     client = JobSubmissionClient(address, headers={"Authorization": f"Bearer {token}"} if token else None)

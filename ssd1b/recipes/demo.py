@@ -45,7 +45,8 @@ def nano() -> Demo:
                 entrypoint="python -m jobs.distill ssd1b_nano",
                 says="three stages, three teachers, elastic workers; registers @candidate",
             ),
-            Step(name="lora", entrypoint="python -m jobs.lora nano", says="a style the student has not seen"),
+            Step(name="line", entrypoint="python -m jobs.encode nano_line", says="latents of a style nobody has seen"),
+            Step(name="lora", entrypoint="python -m jobs.lora nano", says="an adapter for that style on the student"),
             Step(name="evaluate", entrypoint="python -m jobs.evaluate nano", says="student against teacher"),
             Step(
                 name="promote",

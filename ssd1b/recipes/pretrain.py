@@ -103,8 +103,8 @@ def nano() -> Pretrain:
         out="nano",
         vae=VaeTraining(optim=Optim(steps=2700, lr=2e-3, ema_decay=0.99)),
         text=TextTraining(optim=Optim(steps=600, lr=1e-3, warmup_steps=50, weight_decay=0.05, ema_decay=0.98)),
-        base=unet(1300, 1.5e-3),
-        experts={"retro": unet(120, 5e-4, "retro blob"), "poster": unet(120, 5e-4, "muted poster")},
+        base=unet(1000, 1.5e-3),
+        experts={"retro": unet(100, 5e-4, "retro blob"), "poster": unet(100, 5e-4, "muted poster")},
     )
 
 

@@ -139,9 +139,10 @@ def adapted_model(unet: UNet2DConditionModel, config: Lora) -> PeftModel:
         r=config.rank,
         lora_alpha=config.alpha,
         target_modules=list(config.targets),
-        base_model_name_or_path=config.base,
     )
-    return get_peft_model(unet, lora)
+    adapted = get_peft_model(unet, lora)
+    lora.base_model_name_or_path = config.base  # only now: PEFT names the folder, which is a download of ours
+    return adapted
 
 
 def fit(config: Lora, model: PeftModel, prompts: Prompts, examples: Examples) -> Iterator[tuple[int, dict[str, float]]]:

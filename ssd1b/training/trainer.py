@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import logging
-import math
 import os
 import time
 from dataclasses import asdict
@@ -15,11 +13,11 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ssd1b import tracking
-from ssd1b.command import show
 from ssd1b.elastic.feed import DATASET, Attempt, Delivery, Latents, attempts
 from ssd1b.family.files import resolve
 from ssd1b.home import home, tracking_uri
 from ssd1b.recipes.distill import Distillation
+from ssd1b.session import connect
 from ssd1b.training import checkpoint, journal, stages
 from ssd1b.training.follow import Follower, handler
 from ssd1b.training.loop import Task
@@ -74,7 +72,7 @@ def train(task: Task, latents: Latents) -> None:
     config = task.config
     for name, value in RAY_TRAIN.items():
         os.environ.setdefault(name, value)
-    start_ray(config)
+    connect(local_cpus=int(config.num_workers[1] * config.cpus_per_worker) + 2)
     total = stages.total_steps(config.stages)
     # Ray Train resumes from its own notes where a run of the same name left some; ours are the only ones that count.
     trainer = TorchTrainer(
@@ -100,22 +98,6 @@ def train(task: Task, latents: Latents) -> None:
         ),
     )
     trainer.fit()
-
-
-def start_ray(config: Distillation) -> None:
-    """Attach to the cluster that the environment names, or start one that holds the workers and their readers."""
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if ray.is_initialized():
-        return
-    show("connecting to Ray")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError:
-        most = math.ceil(config.num_workers[1] * config.cpus_per_worker) + 2  # readers and Ray's own actors
-        cpus = max(os.cpu_count() or 1, most)
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
 
 
 def environment(config: Distillation) -> dict[str, str]:
