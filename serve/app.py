@@ -9,6 +9,7 @@ RAY_ADDRESS names the cluster (a job has it set); without it `up` starts a Ray o
 
 import argparse
 import json
+import logging
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ from serve.ingress import Ingress
 from serve.replica import Replica
 from ssd1b.command import show
 from ssd1b.home import home, tracking_uri
+from ssd1b.session import quiet
 
 NAME = "ssd1b"
 ANSWER_S = 180
@@ -140,13 +142,20 @@ def status() -> None:
 
 def connect() -> None:
     """Attach to the cluster that RAY_ADDRESS names, or start one for this process."""
+    quiet()
     if ray.is_initialized():
         return
     if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False)
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
         return
     # Logical CPUs: room for the front and two engines on two cores. "local" never attaches to somebody's Ray.
-    ray.init(address="local", num_cpus=max(8, os.cpu_count() or 1), include_dashboard=False, log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=max(8, os.cpu_count() or 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
 
 def start(host: str, port: int) -> None:

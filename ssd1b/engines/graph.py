@@ -5,6 +5,7 @@ The side paths hang on forward hooks for the length of one call, so the UNet its
 is being trained. Export goes through the TorchScript exporter: seconds where the newer one takes minutes.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,13 +144,17 @@ def export_decoder(vae: AutoencoderKL, latent_side: int, path: Path) -> None:
 def write(
     module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], batched: Sequence[str], out: str, path: Path
 ) -> None:
-    torch.onnx.export(
-        module.eval(),
-        inputs,
-        path,
-        dynamo=False,
-        opset_version=OPSET,
-        input_names=names,
-        output_names=[out],
-        dynamic_axes={name: {0: "batch"} for name in (*batched, out)},
-    )
+    with warnings.catch_warnings():
+        # The tracer warns that sizes become constants: they are meant to, only the batch is dynamic.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)  # of dynamo=False, which exports in seconds, not minutes
+        torch.onnx.export(
+            module.eval(),
+            inputs,
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=[out],
+            dynamic_axes={name: {0: "batch"} for name in (*batched, out)},
+        )

@@ -73,7 +73,9 @@ def pretrain(config: Pretrain, report: Report) -> dict[str, object]:
     (out / "experts").mkdir(exist_ok=True)
     for name, part in config.experts.items():
         expert = train_unet(part, inputs(part), root / name, of(name), start=deepcopy(base))
-        save_file(low_rank_delta(base, expert, config.expert_rank), out / "experts" / f"{name}.safetensors")
+        delta = out / "experts" / f"{name}.safetensors"
+        save_file(low_rank_delta(base, expert, config.expert_rank), delta)
+        delta.chmod(0o644)  # safetensors leaves 0600
     return {"family": str(out), "bytes": folder_bytes(out), "last": last}
 
 

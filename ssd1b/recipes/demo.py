@@ -60,8 +60,8 @@ def nano() -> Demo:
             "a red apple, 3d render style",
             "a tiger face, flat vector style",
             "a strawberry, soft cartoon style",
-            "a rabbit, soft cartoon style",
-            "a doughnut, flat vector style",
+            "a carrot, soft cartoon style",
+            "a doughnut, 3d render style",
             "an elephant, retro blob style",
         ),
     )
