@@ -23,7 +23,6 @@ def connect(local_cpus: int) -> None:
     if ray.is_initialized():
         return
     show("connecting to Ray")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails reaches us as an exception
     elsewhere = os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")
     size = {} if elsewhere else {"num_cpus": max(os.cpu_count() or 1, local_cpus)}
     ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, **size)
