@@ -24,12 +24,12 @@ def draw_local(config: Demo, source: str) -> list[Image.Image]:
 
 
 def draw_served(config: Demo, lora: str | None) -> list[Served]:
-    """Return a picture of every prompt from the endpoint, with or without the LoRA."""
+    """Return a picture of every prompt from the endpoint; with the LoRA, in its style."""
     return [
         ask(
             config.endpoint,
             {
-                "prompt": prompt,
+                "prompt": f"{prompt.split(',')[0]}, {config.lora_style} style" if lora else prompt,
                 "size": config.size,
                 "seed": config.seed,
                 "num_inference_steps": config.sampling_steps,
@@ -49,7 +49,7 @@ def make_gallery(config: Demo) -> tuple[Path, dict[str, list[Served]]]:
         columns[f"stage {i}\n{stage}"] = draw_local(config, str(stages / f"stage-{stage}"))
     served = {"plain": draw_served(config, None), "lora": draw_served(config, config.lora)}
     columns["served"] = [answer.picture for answer in served["plain"]]
-    columns[f"served + LoRA\n{config.lora}"] = [answer.picture for answer in served["lora"]]
+    columns[f"served + LoRA\n{config.lora_style}"] = [answer.picture for answer in served["lora"]]
     rows = list(zip(*columns.values(), strict=True))
     out = home() / "demo" / "gallery.png"
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssd1b.recipes.demo import Demo
@@ -43,6 +43,10 @@ def table(config: Demo, results: Mapping[str, Any]) -> str:
             f"image latency, {name}: median {1000 * statistics.median(seconds):.0f} ms, "
             f"worst {1000 * max(seconds):.0f} ms ({config.sampling_steps} steps, {config.size}, {os.cpu_count()} cores)"
         )
+    out.append(
+        f"elastic order: {distilled['samples']:,} samples, {distilled['repeated']} repeated, "
+        f"{distilled['missed']} missed, {distilled['restarts']} restarts, {distilled['redone_steps']} steps redone"
+    )
     rejected = results["ingest"]["rejected"] or "none"
     out.append(
         f"pairs: {results['ingest']['rows_kept']:,} kept of {results['ingest']['rows_in']:,}, rejected: {rejected}"
@@ -81,7 +85,7 @@ def gate_lines(promoted: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def columns(lines: list[tuple[str, ...]]) -> str:
+def columns(lines: Sequence[tuple[str, ...]]) -> str:
     """Align the cells of each column: the first to the left, the others to the right."""
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return "\n".join(

@@ -146,7 +146,7 @@ def write(
 ) -> None:
     with warnings.catch_warnings():
         # The tracer warns that sizes become constants: they are meant to, only the batch is dynamic.
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", message="Converting a tensor to a Python boolean")
         warnings.simplefilter("ignore", DeprecationWarning)  # of dynamo=False, which exports in seconds, not minutes
         torch.onnx.export(
             module.eval(),

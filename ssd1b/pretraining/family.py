@@ -1,5 +1,6 @@
 """All parts of the nano family in order, and the folder they make together."""
 
+import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -70,6 +71,9 @@ def pretrain(config: Pretrain, report: Report) -> dict[str, object]:
         add_watermarker=False,
     )
     deepcopy(pipeline).to(torch.float16).save_pretrained(out)
+    for folder in ("tokenizer", "tokenizer_2"):  # what transformers before 5 reads
+        for file in ("vocab.json", "merges.txt"):
+            shutil.copy(root / "text" / "tokenizer" / file, out / folder)
     (out / "experts").mkdir(exist_ok=True)
     for name, part in config.experts.items():
         expert = train_unet(part, inputs(part), root / name, of(name), start=deepcopy(base))

@@ -98,4 +98,5 @@ def standardise(vae: AutoencoderKL, pictures: Pictures) -> None:
 @torch.no_grad()
 def encode_mean(vae: AutoencoderKL, pixels_BCHW: Tensor) -> Tensor:
     """Return the posterior mean of uint8 pictures, shape (B, Z, H/8, W/8)."""
-    return vae.encode(pixels_BCHW.float() / 127.5 - 1).latent_dist.mean
+    mean_BZHW: Tensor = vae.encode(pixels_BCHW.float() / 127.5 - 1).latent_dist.mean
+    return mean_BZHW

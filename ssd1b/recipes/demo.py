@@ -30,6 +30,8 @@ class Demo:
     stages: tuple[str, ...] = ("mid", "down", "up")
     teacher: str = "nano"
     lora: str = "black-line"
+    lora_style: str = "black line"
+    """The words of that style, which its prompts end with in place of their own."""
     endpoint: str = "http://127.0.0.1:8000"
     size: str = "128x128"
 

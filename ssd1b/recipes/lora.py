@@ -23,7 +23,7 @@ class Lora:
     """The low-rank path is scaled by alpha / rank."""
     targets: tuple[str, ...] = ("to_v", "to_out.0")
     """Layers by the end of their path: what attention writes carries a style better than where it looks."""
-    steps: int = 300
+    steps: int = 220
     batch: int = 16
     lr: float = 4e-3
     """Peak learning rate; it warms up over a twentieth of the steps and falls to zero along a cosine."""
@@ -33,10 +33,10 @@ class Lora:
     report_every: int = 25
     """Steps between two reports of the loss."""
     prompts: tuple[str, ...] = (
-        "a cat, black line style",
+        "a tiger face, black line style",
         "a red apple, black line style",
-        "an eagle, black line style",
-        "a piece of cake, black line style",
+        "a carrot, black line style",
+        "a doughnut, black line style",
     )
     """Pictures drawn before and after."""
     sampling_steps: int = 20

@@ -12,10 +12,9 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ssd1b.elastic.feed import Latents, attempts
 from ssd1b.elastic.slices import Order
@@ -104,8 +103,8 @@ def audit(root: Path, order: Order, latents: Latents, steps: int) -> Audit:
 
 def taken(rows: Mapping[str, Any]) -> dict[str, list[int]]:
     """Return the epoch and sample_id of the real rows of a slice."""
-    real = np.array(rows["real"])
-    return {name: np.array(rows[name])[real].tolist() for name in ("epoch", "sample_id")}
+    real = rows["real"]  # no NumPy: it would make floats of ids on both sides of 2**63
+    return {name: list(compress(rows[name], real)) for name in ("epoch", "sample_id")}
 
 
 def fail(root: Path, message: str) -> None:

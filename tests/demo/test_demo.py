@@ -85,6 +85,7 @@ def test_the_table_shows_what_the_jobs_measured() -> None:
     }
     results = {step.name: {"wall_s": 3} for step in config.steps}
     results["ingest"] |= {"rows_in": 10, "rows_kept": 9, "rejected": {"image_corrupt": 1}}
+    results["distill"] |= {"samples": 99, "repeated": 0, "missed": 0, "restarts": 1, "redone_steps": 2}
     results["distill"] |= {"teacher_parameters": 100, "student_parameters": 60, "stages": {"mid": stage}}
     results["evaluate"] |= {"step_ms_teacher": 30.0, "step_ms_student": 20.0, "step_speedup": 1.5}
     results["promote"] |= {"gates": {"score_kept": {"value": 0.98, "passes": True}}}
@@ -96,4 +97,5 @@ def test_the_table_shows_what_the_jobs_measured() -> None:
     ]
     assert any("median 200 ms, worst 300 ms" in line for line in lines)
     assert any(line.split() == ["score_kept", "0.980", "holds"] for line in lines)
+    assert "elastic order: 99 samples, 0 repeated, 0 missed, 1 restarts, 2 steps redone" in lines
     assert any("9 kept of 10" in line and "image_corrupt" in line for line in lines)

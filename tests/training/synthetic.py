@@ -14,6 +14,11 @@ from ssd1b.family.table import new_unet
 CAPTIONS = ["a red apple, flat vector style", "apple", "a green pear, 3d render style"]
 
 
+def sample_id(i: int) -> int:
+    """Return the id of row i: all 64 bits, on both sides of 2**63, as real ones."""
+    return (i + 1) * 0x9E3779B97F4A7C15 % 2**64
+
+
 def write_latents(folder: Path, rows: int = 40, *, heldout: int = 3, side: int = 16, rows_per_group: int = 7) -> Path:
     """Write rows to train on and some held out; two files, several row groups. Returns the folder."""
     random = np.random.default_rng(5)
@@ -25,7 +30,7 @@ def write_latents(folder: Path, rows: int = 40, *, heldout: int = 3, side: int =
         sizes = dict.fromkeys(("original_height", "original_width", "target_height", "target_width"), 8 * side)
         table.append(
             {
-                "sample_id": 2**63 + 1000 + i,
+                "sample_id": sample_id(i),
                 "mean": latent.tobytes(),
                 "std": np.full_like(latent, 0.1).tobytes(),
                 **sizes,
