@@ -16,7 +16,7 @@ TOP_LEVEL = {
 }  # fmt: skip
 MODEL_FOLDERS = ("family", "sampling", "adapters", "engines", "evaluation", "pretraining", "recipes")
 MODEL_FILES = (
-    "training/losses.py", "training/taps.py", "training/stages.py", "training/checkpoint.py",
+    "training/losses.py", "training/taps.py", "training/stages.py", "training/moments.py", "training/checkpoint.py",
     "sizes.py", "command.py", "home.py",
 )  # fmt: skip
 

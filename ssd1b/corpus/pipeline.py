@@ -23,10 +23,8 @@ class Each:
     An exception would arrive wrapped in Ray's traceback, where nobody finds "No space left on device".
     """
 
-    make: Callable[[], Callable[[dict[str, Any]], Report]]
-
-    def __init__(self) -> None:
-        self.function = self.make()
+    def __init__(self, make: Callable[[], Callable[[dict[str, Any]], Report]]) -> None:
+        self.function = make()
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         try:
@@ -58,13 +56,11 @@ def each(
     ray.data.DataContext.get_current().enable_progress_bars = False  # the job prints lines of its own
     items = [{"work": json.dumps(item)} for item in work]
     dataset = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_BLOCKS))
-    # A class of its own rather than a constructor argument: Ray cannot restart an actor whose arguments it stored.
-    worker = type("Each", (Each,), {"make": staticmethod(make)})
     if actors is None:
-        done = dataset.map(lambda row: worker()(row), num_cpus=cpus)
+        done = dataset.map(lambda row: Each(make)(row), num_cpus=cpus)
     else:
         pool = ray.data.ActorPoolStrategy(size=min(actors, len(items)))
-        done = dataset.map(worker, compute=pool, num_cpus=cpus, num_gpus=gpus)
+        done = dataset.map(Each, fn_constructor_args=(make,), compute=pool, num_cpus=cpus, num_gpus=gpus)
     for row in done.iter_rows():
         report = json.loads(row["report"])
         if "error" in report:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssd1b.recipes.pretrain import Optim
 from ssd1b.training import checkpoint
+from ssd1b.training.moments import moments, restore_moments
 
 Metrics = dict[str, float]
 
@@ -83,19 +84,3 @@ def fit(
     with torch.no_grad():
         for name, p in live.items():
             p.copy_(average[name])
-
-
-def moments(adam: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
-    """Return AdamW's state as named tensors."""
-    state = adam.state_dict()["state"]
-    return {f"{names[i]}/{key}": torch.as_tensor(value) for i, entry in state.items() for key, value in entry.items()}
-
-
-def restore_moments(adam: torch.optim.Optimizer, names: list[str], tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `moments` returned."""
-    index = {name: i for i, name in enumerate(names)}
-    state: dict[int, dict[str, Tensor]] = {}
-    for full, value in tensors.items():
-        name, _, key = full.rpartition("/")
-        state.setdefault(index[name], {})[key] = value
-    adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})

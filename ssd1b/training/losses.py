@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ssd1b.training.stages import Weights
+from ssd1b.recipes.distill import Weights
 
 # B batch rows, C latent channels, H latent height, W latent width
 

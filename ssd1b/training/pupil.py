@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ssd1b.family.carve import carve, parameters
 from ssd1b.family.files import load_unet
-from ssd1b.pretraining.fit import moments, restore_moments
-from ssd1b.recipes.distill import Distillation
+from ssd1b.recipes.distill import Distillation, Stage
 from ssd1b.training import checkpoint
 from ssd1b.training.conditioning import Batch
 from ssd1b.training.losses import min_snr, terms
-from ssd1b.training.stages import Stage, carved_before, place
+from ssd1b.training.moments import moments, restore_moments
+from ssd1b.training.stages import carved_before, place
 from ssd1b.training.taps import Taps, tap_names
 
 # B batch rows

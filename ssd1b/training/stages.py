@@ -5,39 +5,9 @@ below s trained; carving happens on entering a stage, so a checkpoint at a bound
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-
-@dataclass(frozen=True, kw_only=True)
-class Weights:
-    """Weights of the three parts of the loss (Segmind's distill_sdxl.py: 1, 0.5, 0.5)."""
-
-    task: float = 1.0
-    """Of the error against the noise."""
-    output: float = 0.5
-    """Of the error against the teacher's noise estimate."""
-    feature: float = 0.5
-    """Of the sum of the errors against the teacher's features."""
-    snr_gamma: float | None = None
-    """Min-SNR weighting (arXiv 2303.09556) of the two noise errors; features keep their weight. None: none."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """One step of progressive distillation."""
-
-    name: str
-    teacher: str
-    """A model source: "nano", "nano+retro", a folder or a hub id."""
-    carve: tuple[str, ...]
-    """Parts that go on entering the stage: "mid", "down", "up"."""
-    steps: int
-    lr: float
-    """Peak learning rate of AdamW."""
-    warmup_steps: int = 10
-    final_lr_share: float = 1.0
-    """The learning rate falls along a cosine to this share of the peak at the end of the stage; 1: it stays."""
-    weights: Weights = field(default_factory=Weights)
+from ssd1b.recipes.distill import Stage
 
 
 @dataclass(frozen=True)

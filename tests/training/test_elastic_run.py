@@ -12,9 +12,8 @@ import pytest
 
 from ssd1b import tracking
 from ssd1b.family.files import load_unet
-from ssd1b.recipes.distill import Distillation
+from ssd1b.recipes.distill import Distillation, Stage
 from ssd1b.training import journal
-from ssd1b.training.stages import Stage
 from ssd1b.training.trainer import distill
 from tests.training.synthetic import write_latents, write_model
 

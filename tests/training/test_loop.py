@@ -12,10 +12,10 @@ import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
 from ssd1b.elastic.feed import Attempt, Latents, slots
-from ssd1b.recipes.distill import Distillation
+from ssd1b.recipes.distill import Distillation, Stage
 from ssd1b.training import checkpoint, journal
 from ssd1b.training.loop import Task, Worker, distill
-from ssd1b.training.stages import Stage, total_steps
+from ssd1b.training.stages import total_steps
 from tests.training.synthetic import write_latents, write_model
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "distill_loss.json"

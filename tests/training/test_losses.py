@@ -5,8 +5,8 @@ import torch
 from diffusers import DDPMScheduler
 from torch.nn import functional as F
 
+from ssd1b.recipes.distill import Weights
 from ssd1b.training.losses import min_snr, over_batch, row_errors, terms, total
-from ssd1b.training.stages import Weights
 
 # B rows, C channels, H height, W width
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ssd1b.recipes.distill import RECIPES
-from ssd1b.training.stages import Stage, carved_before, check, lr_at, place, total_steps
+from ssd1b.recipes.distill import RECIPES, Stage
+from ssd1b.training.stages import carved_before, check, lr_at, place, total_steps
 
 
 def stage(name: str, steps: int, **fields: float) -> Stage:
