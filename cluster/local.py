@@ -28,7 +28,7 @@ START_S = 240
 """How long a head may take to answer; two busy cores need a minute or two."""
 RAY = ("-m", "ray.scripts.scripts")
 """Ray's command line, run by this very Python."""
-STOP_S = 30
+STOP_S = 10
 """How long it may take to end on SIGTERM before its processes are killed."""
 
 

@@ -96,7 +96,7 @@ def ssd1b_nano() -> Distillation:
         run="ssd1b-nano",
         base="nano",
         latents="nano",
-        stages=(stage("mid", "nano", 50), stage("down", "nano+retro", 70), stage("up", "nano+poster", 90)),
+        stages=(stage("mid", "nano", 40), stage("down", "nano+retro", 60), stage("up", "nano+poster", 80)),
         registered_name="ssd1b-nano",
         cpus_per_worker=0.5,  # two workers leave one of two cores' logical CPUs to the readers
         checkpoint_steps=20,
