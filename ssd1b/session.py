@@ -24,5 +24,6 @@ def connect(local_cpus: int) -> None:
         return
     show("connecting to Ray")
     elsewhere = os.environ.get("RAY_ADDRESS") or os.environ.get("RAY_JOB_ID")
-    size = {} if elsewhere else {"num_cpus": max(os.cpu_count() or 1, local_cpus)}
-    ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, **size)
+    # "local": a Ray of our own, rather than whichever somebody else left running on this machine
+    own = {} if elsewhere else {"address": "local", "num_cpus": max(os.cpu_count() or 1, local_cpus)}
+    ray.init(ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, **own)
