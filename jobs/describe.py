@@ -1,8 +1,24 @@
-"""Print the family: parameters, transformer blocks and resnets of each UNet. python -m jobs.describe all"""
+"""Describe the family: parameters, blocks, work and bytes of each UNet, and what was removed against its teacher.
 
-from ssd1b.command import main
-from ssd1b.family.measure import describe
-from ssd1b.recipes.describe import RECIPES
+python -m jobs.describe [NAME ...] [--size WIDTHxHEIGHT]; without a name, every member.
+"""
+
+import argparse
+
+from ssd1b.command import finish
+from ssd1b.family.describe import describe
+from ssd1b.sizes import Size
+
+
+def command(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a member of the family; none: all")
+    parser.add_argument(
+        "--size", metavar="WIDTHxHEIGHT", help="picture size of a call; default: what each was made for"
+    )
+    options = parser.parse_args(arguments)
+    finish(lambda: describe(options.names, Size.parse(options.size) if options.size else None))
+
 
 if __name__ == "__main__":
-    main(RECIPES, describe)
+    command()

@@ -21,19 +21,28 @@ Result = Mapping[str, Any]
 
 
 def main(recipes: Recipes, job: Callable[[Any], Result], arguments: list[str] | None = None) -> None:
-    """Run one job as a command: parse, call, print one JSON line last.
-
-    What a user can mend (ValueError, OSError) ends with a message and status 2, without a traceback.
-    """
+    """Run one job as a command: parse, call, print one JSON line last."""
     parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").strip())
     parser.add_argument("recipe", help=f"one of: {', '.join(sorted(recipes))}")
     parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="replace one field of the recipe")
     options = parser.parse_args(arguments)
-    started = time.monotonic()
-    try:
+
+    def named() -> Result:
         config = configure(recipes, options.recipe, options.set)
         show(f"{options.recipe}: {summary(config)}")
-        result = job(config)
+        return job(config)
+
+    finish(named)
+
+
+def finish(job: Callable[[], Result]) -> None:
+    """Run a job and print its result as one JSON line.
+
+    What a user can mend (ValueError, OSError) ends with a message and status 2, without a traceback.
+    """
+    started = time.monotonic()
+    try:
+        result = job()
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from error

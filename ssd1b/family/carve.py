@@ -1,105 +1,134 @@
 """Carving: a student is its teacher minus blocks, weights and all.
 
-SSD-1B keeps 34 of SDXL's 70 transformer blocks and 16 of its 17 resnets. Segmind never published which; furusu found
-them by cosine similarity (SSD-1B-anime model card): of ten blocks the 1st, 2nd, 3rd and 7th, of two the first, and
-the third attention of the first up block whole. The mid block keeps its first resnet only.
+Which blocks stay is a keep map. For the members of the family it is declared here. Segmind never published theirs:
+of ten transformer blocks SSD-1B keeps the 1st, 2nd, 3rd and 7th and of two the first, as furusu found by cosine
+similarity (SSD-1B-anime model card), and the third attention of the first up block whole. Layers go by BK-SDM's rule
+(arXiv 2305.15798): on the way down the first stay; on the way up the first and the last, whose inputs have widths of
+their own.
 """
 
-import re
-from collections.abc import Iterable
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from torch import Tensor
 
-from ssd1b.family.table import SSD1B_CHANGES
+from ssd1b.family.keep import Block, KeepMap, Layer, check, everything, read_keep_map, student_config
+from ssd1b.family.table import member
 
-PARTS = ("mid", "down", "up")
-KEEP: dict[tuple[int, int], tuple[int, ...]] = {(10, 4): (0, 1, 2, 6), (2, 1): (0,)}
-"""Which blocks stay where so many become so few."""
+KEEP: dict[tuple[int, int], tuple[int, ...]] = {
+    (10, 4): (0, 1, 2, 6),
+    (10, 2): (0, 1),
+    (4, 2): (0, 1),
+    (2, 1): (0,),
+    (10, 6): (0, 1, 2, 3, 4, 5),
+    (10, 5): (0, 1, 2, 3, 4),
+    (6, 5): (0, 1, 2, 3, 4),
+}
+"""Which transformer blocks stay where so many become so few. Vega's and KOALA's are ours: the first ones, so that
+carving through SSD-1B and at once agree."""
 
-Depths = list[list[int]]
-BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)\.transformer_blocks\.(\d+)\.(.*)")
 
-
-def carve(unet: UNet2DConditionModel, parts: Iterable[str]) -> UNet2DConditionModel:
-    """Return a new UNet without the blocks that SSD-1B lacks in the parts ("mid", "down", "up"), in eval mode.
-
-    The weights that stay are copies. Parts that are carved already stay as they are.
+def keep_map(config: Mapping[str, Any], student: str) -> KeepMap:
+    """Return the map from a UNet of a diffusers config to a student: a member of the family, or a keep map's file.
 
     Raises:
-        ValueError: an unknown part; "down" before "mid"; or a teacher of another topology than SDXL's.
+        ValueError: no such student, or it is no smaller form of the UNet.
     """
-    parts = tuple(parts)
-    config = carved_config(dict(unet.config), parts)
-    down, up = depths(dict(unet.config))
-    kept_down, kept_up = depths(config)
+    if student.endswith(".json"):
+        kept = read_keep_map(Path(student))
+        check(everything(config), kept)
+        return kept
+    return declared(config, member(student))
+
+
+def declared(config: Mapping[str, Any], student: Mapping[str, Any]) -> KeepMap:
+    """Return the declared keep map from a UNet of one diffusers config to the anatomy of another, whatever its widths.
+
+    Raises:
+        ValueError: the student is no smaller form of the UNet, or no rule says which blocks stay.
+    """
+    full, wanted = everything(config), everything(student)
+
+    def block(before: Block, now: Block, kept: tuple[int, ...], where: str) -> Block:
+        layers = []
+        for index, target in zip(kept, now.layers, strict=True):
+            was = before.layers[index].blocks
+            if (was is None) != (target.blocks is None):
+                raise ValueError(f"{where}: one of the two has attention there and the other has not")
+            blocks = None if was is None or target.blocks is None else keep(len(was), len(target.blocks), where)
+            layers.append(Layer(index, blocks))
+        return Block(before.index, tuple(layers))
+
+    gone = len(full.down) - len(wanted.down)
+    if gone < 0:
+        raise ValueError(f"the student has {len(wanted.down)} levels, the teacher {len(full.down)}: it is no smaller")
+    down, up = [], []
+    for before, now in zip(full.down, wanted.down, strict=False):
+        first = fewer(len(before.layers), len(now.layers), f"down_blocks.{before.index}")
+        down.append(block(before, now, first, f"down_blocks.{before.index}"))
+    for before, now in zip(full.up[gone:], wanted.up, strict=True):
+        fewer(len(before.layers), len(now.layers), f"up_blocks.{before.index}")
+        outer = (*range(len(now.layers) - 1), len(before.layers) - 1)
+        up.append(block(before, now, outer, f"up_blocks.{before.index}"))
+    mid: tuple[int, ...] | None = None
+    if wanted.mid is not None:
+        if full.mid is None:
+            raise ValueError("the student has a mid block and the teacher has none: it is no smaller")
+        mid = keep(len(full.mid), len(wanted.mid), "mid_block") if wanted.mid else ()
+    return KeepMap(tuple(down), mid, tuple(up))
+
+
+def keep(before: int, after: int, where: str = "attention") -> tuple[int, ...]:
+    """Return the indices of the transformer blocks that stay."""
+    if before == after:
+        return tuple(range(before))
+    if after > before:
+        raise ValueError(f"{where}: the student has {after} transformer blocks, the teacher {before}: it is no smaller")
+    if (before, after) not in KEEP:
+        raise ValueError(
+            f"{where}: no rule says which of {before} transformer blocks stay as {after}; "
+            f"rules: {', '.join(f'{a} -> {b}' for a, b in KEEP)}"
+        )
+    return KEEP[before, after]
+
+
+def fewer(before: int, after: int, where: str) -> tuple[int, ...]:
+    """Return the first `after` of `before` layers."""
+    if after > before:
+        raise ValueError(f"{where}: the student has {after} layers, the teacher {before}: it is no smaller")
+    return tuple(range(after))
+
+
+def carve(unet: UNet2DConditionModel, keep_map: KeepMap) -> UNet2DConditionModel:
+    """Return a new UNet with what the map keeps, in eval mode, on the device and in the precision of the old one.
+
+    The weights that stay are copies.
+
+    Raises:
+        ValueError: the map does not fit the UNet, or leaves layers whose widths do not join.
+    """
     with torch.device("meta"):
-        student = UNet2DConditionModel(**config)
-    before = unet.state_dict()
-    weights = {}
-    for name in student.state_dict():
-        source = name
-        if match := BLOCK.fullmatch(name):
-            path, block, attention, slot, rest = match.groups()
-            old, new = (down, kept_down) if path == "down" else (up, kept_up)
-            i, j = int(block), int(attention)
-            kept = keep(old[i][j], new[i][j])[int(slot)]
-            source = f"{path}_blocks.{i}.attentions.{j}.transformer_blocks.{kept}.{rest}"
-        weights[name] = before[source].detach().clone()
+        student = UNet2DConditionModel(**student_config(dict(unet.config), keep_map))
+    weights = carved_weights(unet.state_dict(), keep_map, {name: w.shape for name, w in student.state_dict().items()})
     student.load_state_dict(weights, assign=True)
     return student.eval()  # type: ignore[no-any-return]
 
 
-def carved_config(config: dict[str, Any], parts: Iterable[str]) -> dict[str, Any]:
-    """Return the diffusers config of a UNet with the parts carved."""
-    # diffusers notes in private keys which values were defaults, and would put those back
-    config = {key: value for key, value in config.items() if not key.startswith("_")}
-    for part in parts:
-        if part not in PARTS:
-            raise ValueError(f"no part {part!r} to carve: choose from {', '.join(PARTS)}")
-        if part == "mid":
-            config["mid_block_type"] = SSD1B_CHANGES["mid_block_type"]
-            continue
-        if config["mid_block_type"] != SSD1B_CHANGES["mid_block_type"]:
-            # diffusers builds a mid block with attention as deep as the last down block: it cannot keep another depth
-            raise ValueError(f"carve 'mid' before {part!r}: the depth of a mid block with attention ties the others")
-        down, up = depths(config)
-        wanted = SSD1B_CHANGES
-        nested = wanted["transformer_layers_per_block"] if part == "down" else [[1], *down[1:]]
-        reverse = wanted["reverse_transformer_layers_per_block"] if part == "up" else [*up[:-1], 1]
-        config["transformer_layers_per_block"] = nested
-        config["reverse_transformer_layers_per_block"] = reverse
-    return config
-
-
-def depths(config: dict[str, Any]) -> tuple[Depths, Depths]:
-    """Return how many transformer blocks each attention has: [down block][attention], [up block][attention].
-
-    Blocks without attention count one block each that is not there, as diffusers' configs do.
-    """
-    layers, reverse = config["transformer_layers_per_block"], config.get("reverse_transformer_layers_per_block")
-    per_block = config["layers_per_block"]
-    if len(layers) != 3 or not isinstance(per_block, int):
-        raise ValueError(
-            f"a UNet of transformer_layers_per_block={layers} is not of SDXL's topology: it cannot be carved"
-        )
-
-    def spread(depth: Any, count: int) -> list[int]:
-        return [depth] * count if isinstance(depth, int) else list(depth)
-
-    down = [spread(depth, per_block) for depth in layers]
-    up = [spread(depth, per_block + 1) for depth in (reverse or list(reversed(layers)))]
-    return down, up
-
-
-def keep(before: int, after: int) -> tuple[int, ...]:
-    """Return the indices of the blocks that stay."""
-    if before == after:
-        return tuple(range(before))
-    if (before, after) not in KEEP:
-        raise ValueError(f"no rule says which of {before} transformer blocks stay as {after}: rules {sorted(KEEP)}")
-    return KEEP[before, after]
+def carved_weights(teacher: dict[str, Tensor], keep_map: KeepMap, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
+    """Return copies of the teacher's tensors under the student's names."""
+    weights = {}
+    for name, shape in shapes.items():
+        source = keep_map.teacher_name(name)
+        if teacher[source].shape != shape:
+            raise ValueError(
+                f"the student's {name} has shape {tuple(shape)}, but {source} {tuple(teacher[source].shape)}: "
+                f"a layer that joins two widths has to stay"
+            )
+        weights[name] = teacher[source].detach().clone()
+    return weights
 
 
 def parameters(unet: UNet2DConditionModel) -> int:

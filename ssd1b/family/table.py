@@ -46,6 +46,16 @@ NANO_CHANGES: dict[str, Any] = {
 VEGA_CHANGES: dict[str, Any] = {"mid_block_type": "UNetMidBlock2D", "transformer_layers_per_block": (1, 1, 2)}
 """What Segmind-Vega changes of SDXL: as SSD-1B and shallower, alike down and up (ComfyUI, model_detection.py)."""
 
+KOALA_1B_CHANGES: dict[str, Any] = {"layers_per_block": 1, "transformer_layers_per_block": (1, 2, 6)}
+"""What KOALA-1B (arXiv 2312.04005) changes of SDXL: a layer less in every block, and six deep (ComfyUI)."""
+
+KOALA_700M_CHANGES: dict[str, Any] = {
+    "layers_per_block": 1,
+    "transformer_layers_per_block": (1, 2, 5),
+    "mid_block_type": None,
+}
+"""What KOALA-700M changes of SDXL: a layer less in every block, five deep, no mid block (ComfyUI)."""
+
 SD15: dict[str, Any] = {
     "sample_size": 64,
     "in_channels": 4,
@@ -80,20 +90,55 @@ NANO_SD15_CHANGES: dict[str, Any] = {
 }
 """What the nano twins of the SD-1.5 line change: widths only."""
 
-FAMILY: dict[str, dict[str, Any]] = {
-    "sdxl": SDXL,
-    "ssd-1b": SDXL | SSD1B_CHANGES,
-    "segmind-vega": SDXL | VEGA_CHANGES,
-    "sd-1.5": SD15,
-    "sd-small": SD15 | SD_SMALL_CHANGES,
-    "sd-tiny": SD15 | SD_TINY_CHANGES,
-    "nano-sdxl": SDXL | NANO_CHANGES,
-    "nano-ssd-1b": SDXL | NANO_CHANGES | SSD1B_CHANGES,
-    "nano-segmind-vega": SDXL | NANO_CHANGES | VEGA_CHANGES,
-    "nano-sd-1.5": SD15 | NANO_SD15_CHANGES,
-    "nano-sd-small": SD15 | NANO_SD15_CHANGES | SD_SMALL_CHANGES,
-    "nano-sd-tiny": SD15 | NANO_SD15_CHANGES | SD_TINY_CHANGES | {"block_out_channels": (32, 64, 64)},
+SDXL_LINE: dict[str, dict[str, Any]] = {
+    "sdxl": {},
+    "ssd-1b": SSD1B_CHANGES,
+    "segmind-vega": VEGA_CHANGES,
+    "koala-1b": KOALA_1B_CHANGES,
+    "koala-700m": KOALA_700M_CHANGES,
 }
+SD15_LINE: dict[str, dict[str, Any]] = {"sd-1.5": {}, "sd-small": SD_SMALL_CHANGES, "sd-tiny": SD_TINY_CHANGES}
+NARROW = {"sd-tiny": {"block_out_channels": (32, 64, 64)}}
+"""A nano twin with a level less needs the widths of those it keeps."""
+
+FAMILY: dict[str, dict[str, Any]] = (
+    {name: SDXL | changes for name, changes in SDXL_LINE.items()}
+    | {name: SD15 | changes for name, changes in SD15_LINE.items()}
+    | {f"nano-{name}": SDXL | NANO_CHANGES | changes for name, changes in SDXL_LINE.items()}
+    | {f"nano-{name}": SD15 | NANO_SD15_CHANGES | changes | NARROW.get(name, {}) for name, changes in SD15_LINE.items()}
+)
+"""Every member by name, teachers before their students."""
+
+PUBLISHED: dict[str, int] = {
+    "sdxl": 2_567_463_684,
+    "ssd-1b": 1_331_334_404,
+    "segmind-vega": 745_225_604,
+    "koala-1b": 1_161_184_324,
+    "koala-700m": 782_822_724,
+    "sd-1.5": 859_520_964,
+    "sd-small": 579_384_964,
+    "sd-tiny": 323_384_964,
+}
+"""Weights of the UNets. SDXL's and the SD-1.5 line's stand published to the unit; the others agree with what is."""
+
+
+def teacher_of(name: str) -> str | None:
+    """Return the member that a member was carved from; None for the teachers of the two lines."""
+    prefix = "nano-" if name.startswith("nano-") else ""
+    line = SDXL_LINE if name.removeprefix("nano-") in SDXL_LINE else SD15_LINE
+    teacher = prefix + next(iter(line))
+    return None if name == teacher else teacher
+
+
+def member(name: str) -> dict[str, Any]:
+    """Return the diffusers config of a member of the family.
+
+    Raises:
+        ValueError: no such member; the message names the nearest.
+    """
+    if name not in FAMILY:
+        raise ValueError(f"no {name!r} in the family{nearest(name, FAMILY)}; members: {', '.join(FAMILY)}")
+    return FAMILY[name]
 
 
 def new_unet(name: str) -> UNet2DConditionModel:
@@ -102,6 +147,4 @@ def new_unet(name: str) -> UNet2DConditionModel:
     Raises:
         ValueError: no such member; the message names the nearest.
     """
-    if name not in FAMILY:
-        raise ValueError(f"no {name!r} in the family{nearest(name, FAMILY)}; members: {', '.join(FAMILY)}")
-    return UNet2DConditionModel(**FAMILY[name])
+    return UNet2DConditionModel(**member(name))

@@ -48,10 +48,13 @@ class Distillation:
     latents: str
     """Name of the latents: <home>/latents/<name>."""
     stages: tuple[Stage, ...]
+    """Each part is carved in one of them at most; a part that none carves stays whole."""
     registered_name: str
     """Name under which the student is registered, alias "candidate"."""
     global_batch: int = 32
     """Rows of an optimizer step, whatever the number of workers."""
+    student: str = "ssd-1b"
+    """What the base is carved to: a member of the family, or the keep_map.json of a jobs.carve, where all nodes reach."""
     slices: int = 4
     """Slices a global batch is dealt in; a world size that divides it wastes nothing."""
     num_workers: tuple[int, int] = (1, 2)

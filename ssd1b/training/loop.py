@@ -73,7 +73,7 @@ def distill(task: Task, worker: Worker, slices: Iterator[Rows]) -> None:
     for step in range(first, total_steps(config.stages)):
         here = place(config.stages, step)
         if here.stage is not student.stage:
-            student = pupil.Pupil(student.leave(), here.stage, config, worker.device)
+            student = student.following()
             student.module = worker.wrap(student.student)
 
         summed: dict[str, Tensor] = {}

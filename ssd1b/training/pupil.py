@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,35 +11,51 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ssd1b.family.carve import carve, parameters
+from ssd1b.family.carve import carve, keep_map, parameters
 from ssd1b.family.files import load_unet
-from ssd1b.recipes.distill import Distillation, Stage
+from ssd1b.family.keep import KeepMap, everything
+from ssd1b.recipes.distill import Distillation
 from ssd1b.training import checkpoint
 from ssd1b.training.conditioning import Batch
 from ssd1b.training.losses import min_snr, terms
 from ssd1b.training.moments import moments, restore_moments
-from ssd1b.training.stages import carved_before, place
-from ssd1b.training.taps import Taps, tap_names
+from ssd1b.training.stages import carved_before, carved_by, place
+from ssd1b.training.taps import Taps, tap_places
 
 # B batch rows
 
 BETAS = (0.9, 0.999)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a run keeps of its base, in the base's numbering."""
+
+    whole: KeepMap
+    student: KeepMap
+
+    def while_in(self, config: Distillation, index: int) -> KeepMap:
+        """Return what is kept while stage `index` is trained."""
+        return self.student.only(carved_by(config.stages, index), self.whole)
+
+
 class Pupil:
     """One stage's student, trained in place."""
 
-    def __init__(self, student: UNet2DConditionModel, stage: Stage, config: Distillation, device: torch.device) -> None:
-        """Carve what the stage takes away and fetch its teacher."""
-        self.stage, self.config, self.device = stage, config, device
+    def __init__(
+        self, student: UNet2DConditionModel, index: int, plan: Plan, config: Distillation, device: torch.device
+    ) -> None:
+        """Take the student as stage `index` trains it, and fetch its teacher."""
+        self.index, self.plan, self.config, self.device = index, plan, config, device
+        self.stage, self.kept = config.stages[index], plan.while_in(config, index)
         self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        self.student = carve(student, stage.carve).to(device).train()
-        self.teacher = load_unet(stage.teacher, self.dtype).to(device).requires_grad_(False)
-        names = tap_names(self.teacher, self.student)
-        self.taps = (Taps(self.teacher, names), Taps(self.student, names))
+        self.student = student.to(device).train()
+        self.teacher = load_unet(self.stage.teacher, self.dtype).to(device).requires_grad_(False)
+        places = tap_places(self.teacher, self.student, self.kept)
+        self.taps = (Taps(self.teacher, {name: name for name in places.values()}), Taps(self.student, places))
         self.names = [name for name, _ in self.student.named_parameters()]
         self.optimizer = torch.optim.AdamW(
-            self.student.parameters(), lr=stage.lr, betas=BETAS, weight_decay=config.weight_decay
+            self.student.parameters(), lr=self.stage.lr, betas=BETAS, weight_decay=config.weight_decay
         )
         self.module: nn.Module = self.student
         """What is called: the student, or its data-parallel wrapper."""
@@ -82,11 +99,13 @@ class Pupil:
         tensors = {"student": self.student.state_dict(), "moments": moments(self.optimizer, self.names)}
         return checkpoint.save(root, step, tensors, {"stage": self.stage.name, **state})
 
-    def leave(self) -> UNet2DConditionModel:
-        """Let go of the teacher and the taps, and return the student."""
+    def following(self) -> "Pupil":
+        """Let go of the teacher and the taps, and return the pupil of the next stage: carved, with a new optimizer."""
         for taps in self.taps:
             taps.close()
-        return self.student
+        now = self.plan.while_in(self.config, self.index + 1)
+        student = carve(self.student, now.inside(self.kept))
+        return Pupil(student, self.index + 1, self.plan, self.config, self.device)
 
     @torch.no_grad()
     def forward_seconds(self, batch: Batch, rounds: int = 3) -> tuple[float, float]:
@@ -118,13 +137,18 @@ def start(config: Distillation, root: Path, step: int, device: torch.device) -> 
     Where the checkpoint is a stage's result, the next stage is entered: it carves, and begins with a fresh optimizer.
     """
     here = place(config.stages, step)
-    student = load_unet(config.base)
+    base = load_unet(config.base)
+    whole = everything(base.config)
+    plan = Plan(whole, keep_map(base.config, config.student))
+    now = plan.while_in(config, here.index)
     if step == 0:
-        return Pupil(student, here.stage, config, device)
+        return Pupil(carve(base, now), here.index, plan, config, device)
     tensors, _ = checkpoint.load(checkpoint.step_folder(root, step))
-    student = carve(student, carved_before(config.stages, step))
+    before = plan.student.only(carved_before(config.stages, step), whole)
+    student = carve(base, before)
     student.load_state_dict(tensors["student"])
-    pupil = Pupil(student, here.stage, config, device)
-    if here.step > 0:
-        restore_moments(pupil.optimizer, pupil.names, tensors["moments"])
+    if here.step == 0:
+        return Pupil(carve(student, now.inside(before)), here.index, plan, config, device)
+    pupil = Pupil(student, here.index, plan, config, device)
+    restore_moments(pupil.optimizer, pupil.names, tensors["moments"])
     return pupil

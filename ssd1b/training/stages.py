@@ -7,6 +7,7 @@ below s trained; carving happens on entering a stage, so a checkpoint at a bound
 import math
 from dataclasses import dataclass
 
+from ssd1b.family.keep import PARTS
 from ssd1b.recipes.distill import Stage
 
 
@@ -29,10 +30,16 @@ def check(stages: tuple[Stage, ...]) -> None:
     """Raise ValueError if the schedule cannot be followed."""
     if not stages:
         raise ValueError("the schedule has no stages: give at least one")
+    parts = [part for stage in stages for part in stage.carve]
+    if twice := sorted({part for part in parts if parts.count(part) > 1}):
+        raise ValueError(f"{', '.join(twice)} would be carved in two stages: carve each part once")
     names = [stage.name for stage in stages]
     for stage in stages:
         if names.count(stage.name) > 1:
             raise ValueError(f"two stages are called {stage.name!r}: results are kept by name, so name them apart")
+        for part in stage.carve:
+            if part not in PARTS:
+                raise ValueError(f"stage {stage.name!r} carves {part!r}: choose from {', '.join(PARTS)}")
         if stage.steps < 1:
             raise ValueError(f"stage {stage.name!r} has {stage.steps} steps: give it at least 1, or leave it out")
 
@@ -54,9 +61,12 @@ def place(stages: tuple[Stage, ...], step: int) -> Place:
 
 def carved_before(stages: tuple[Stage, ...], step: int) -> tuple[str, ...]:
     """Return the parts that are gone from a checkpoint of this step, in order."""
-    if step == 0:
-        return ()
-    return tuple(part for stage in stages[: place(stages, step - 1).index + 1] for part in stage.carve)
+    return () if step == 0 else carved_by(stages, place(stages, step - 1).index)
+
+
+def carved_by(stages: tuple[Stage, ...], index: int) -> tuple[str, ...]:
+    """Return the parts that are gone while a stage is trained, in order."""
+    return tuple(part for stage in stages[: index + 1] for part in stage.carve)
 
 
 def lr_at(stage: Stage, step: int) -> float:

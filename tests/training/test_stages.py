@@ -1,5 +1,7 @@
 """The schedule as data."""
 
+from dataclasses import replace
+
 import pytest
 
 from ssd1b.recipes.distill import RECIPES, Stage
@@ -40,8 +42,10 @@ def test_learning_rate() -> None:
     ("stages", "message"),
     [
         ((), "no stages"),
-        ((stage("a", 1), stage("a", 2)), "two stages are called 'a'"),
-        ((stage("a", 0),), "'a' has 0 steps"),
+        ((stage("mid", 1), replace(stage("mid", 2), carve=())), "two stages are called 'mid'"),
+        ((stage("mid", 0),), "'mid' has 0 steps"),
+        ((stage("middle", 1),), "'middle' carves 'middle': choose from mid, down, up"),
+        ((stage("mid", 1), replace(stage("mid", 1), name="again")), "mid would be carved in two stages"),
     ],
 )
 def test_a_schedule_that_cannot_be_followed_is_refused(stages: tuple[Stage, ...], message: str) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from ssd1b.family.carve import carve
+from ssd1b.family.carve import carve, keep_map
+from ssd1b.family.keep import everything
 from ssd1b.family.table import new_unet
-from ssd1b.training.taps import Taps, tap_names
+from ssd1b.training.taps import Taps, tap_places
 
 
 def call(unet: UNet2DConditionModel, rows: int = 1) -> torch.Tensor:
@@ -24,15 +25,17 @@ def call(unet: UNet2DConditionModel, rows: int = 1) -> torch.Tensor:
 def pair() -> tuple[UNet2DConditionModel, UNet2DConditionModel]:
     torch.manual_seed(0)
     teacher = new_unet("nano-sdxl").eval()
-    return teacher, carve(teacher, ("mid", "down", "up"))
+    return teacher, carve(teacher, keep_map(teacher.config, "ssd-1b"))
 
 
 def test_teacher_and_student_are_compared_in_26_places(pair: tuple[UNet2DConditionModel, UNet2DConditionModel]) -> None:
-    names = tap_names(*pair)
+    places = tap_places(*pair, keep_map(pair[0].config, "ssd-1b"))
+    assert all(ours == theirs for ours, theirs in places.items())
+    names = tuple(places)
     assert len(names) == 26
     count = {kind: sum(kind in name for name in names) for kind in ("resnets", "attentions", "mid_block")}
     assert count == {"resnets": 15, "attentions": 10, "mid_block": 1}
-    with Taps(pair[0], names) as teacher, Taps(pair[1], names) as student, torch.no_grad():
+    with Taps(pair[0], places) as teacher, Taps(pair[1], places) as student, torch.no_grad():
         call(pair[0])
         call(pair[1])
         theirs, ours = teacher.take(), student.take()
@@ -43,7 +46,7 @@ def test_teacher_and_student_are_compared_in_26_places(pair: tuple[UNet2DConditi
 
 def test_nothing_leaks(pair: tuple[UNet2DConditionModel, UNet2DConditionModel]) -> None:
     unet = pair[1]
-    taps = Taps(unet, ("mid_block",))
+    taps = Taps(unet, {"mid_block": "mid_block"})
     call(unet).sum().backward()
     caught = taps.take()
     ghost = weakref.ref(caught["mid_block"])
@@ -58,7 +61,7 @@ def test_nothing_leaks(pair: tuple[UNet2DConditionModel, UNet2DConditionModel]) 
 
 
 def test_take_without_a_pass_is_a_mistake(pair: tuple[UNet2DConditionModel, UNet2DConditionModel]) -> None:
-    with Taps(pair[1], ("mid_block",)) as taps, pytest.raises(AssertionError):
+    with Taps(pair[1], {"mid_block": "mid_block"}) as taps, pytest.raises(AssertionError):
         taps.take()
 
 
@@ -67,5 +70,22 @@ def test_unlike_models_are_refused(pair: tuple[UNet2DConditionModel, UNet2DCondi
         block_out_channels=(32,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",), layers_per_block=1,
         norm_num_groups=16,
     )  # fmt: skip
-    with pytest.raises(ValueError, match=r"differ in .*down_blocks\.1\.attentions\.0"):
-        tap_names(pair[0], small)
+    with pytest.raises(ValueError, match=r"the teacher lacks .*down_blocks\.1\.attentions\.0"):
+        tap_places(small, pair[0], everything(pair[0].config))
+
+
+def test_a_student_with_fewer_layers_is_compared_with_the_layers_it_came_from() -> None:
+    torch.manual_seed(0)
+    teacher = new_unet("nano-sdxl").eval()
+    kept = keep_map(teacher.config, "koala-700m")
+    student = carve(teacher, kept)
+    places = tap_places(teacher, student, kept)
+    assert places["up_blocks.0.attentions.1"] == "up_blocks.0.attentions.2"
+    assert not any("mid_block" in name for name in places)
+    with Taps(teacher, {name: name for name in places.values()}) as theirs, Taps(student, places) as ours:
+        with torch.no_grad():
+            call(teacher)
+            call(student)
+        a, b = theirs.take(), ours.take()
+    assert a.keys() == b.keys()
+    assert all(a[name].shape == b[name].shape for name in a)
