@@ -8,7 +8,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from ssd1b.engines.bundle import Bundle
 from ssd1b.family.files import unet_config
 from ssd1b.sampling.denoise import Request, Row, advance, start
 from ssd1b.sampling.tables import SAMPLERS
+from ssd1b.sampling.weights import parse
 from ssd1b.sizes import NANO_BUCKETS, SDXL_BUCKETS, Size
 
 logger = logging.getLogger("ray.serve")
@@ -45,18 +46,19 @@ class Champion:
             created=int(time.time()),
             sizes=sizes_of(bundle),
             samplers=tuple(SAMPLERS),
-            prompt_tokens=self._prompts.limit,
+            prompt_tokens=bundle.prompt_tokens,
         )
 
     def count(self, text: str) -> int:
         with self._reading:
-            return self._prompts.count(text)
+            return self._prompts.count(parse(text))
 
     def begin(self, request: GenerationRequest, size: Size, slot: int) -> list[Row]:
         rows = [
             Request(
                 prompt=request.prompt,
                 negative=request.negative_prompt or None,
+                weighted=True,
                 seed=seed,
                 steps=request.steps,
                 guidance=request.guidance,
@@ -69,6 +71,9 @@ class Champion:
         ]
         with self._reading:
             return start(self._prompts, rows)
+
+    def group(self, row: Row) -> Hashable:
+        return row.group
 
     def advance(self, rows: Sequence[Row]) -> None:
         advance(self._engine, rows)

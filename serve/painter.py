@@ -1,6 +1,6 @@
-"""What a replica needs of a model: five verbs. The real one stands in serve/champion.py; tests bring a small one."""
+"""What a replica needs of a model: six verbs. The real one stands in serve/champion.py; tests bring a small one."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -24,13 +24,20 @@ class Painter(Protocol, Generic[Row]):
     """Slots of the LoRA bank, with slot 0, the plain model."""
 
     def count(self, text: str) -> int:
-        """Return the tokens of a text, without the start and end marks and without truncation."""
+        """Return the tokens of a text, without the start and end marks and without truncation.
+
+        Raises:
+            ValueError: a text that cannot be read, in words for the caller.
+        """
 
     def begin(self, request: GenerationRequest, size: Size, slot: int) -> list[Row]:
         """Encode the prompts and return one row per picture, at its first noise."""
 
+    def group(self, row: Row) -> Hashable:
+        """Return what rows must be equal in to make a step together."""
+
     def advance(self, rows: Sequence[Row]) -> None:
-        """Take the rows, which are of one size, one denoising step further, in place."""
+        """Take the rows, which are of one group, one denoising step further, in place."""
 
     def decode(self, rows: Sequence[Row]) -> list[NDArray[np.uint8]]:
         """Return the pictures of finished rows, each of shape (H, W, 3)."""

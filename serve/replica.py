@@ -40,12 +40,12 @@ class Replica:
 
     async def _generate(self, request: GenerationRequest) -> Generation:
         painter = self._painter
-        prompt = await asyncio.to_thread(painter.count, request.prompt)
-        negative = await asyncio.to_thread(painter.count, request.negative_prompt)
+        prompt = await asyncio.to_thread(self._count, "prompt", request.prompt)
+        negative = await asyncio.to_thread(self._count, "negative_prompt", request.negative_prompt)
         size = painter.offer.admit(request, prompt, negative)
         async with self._bank.slot(request.lora.name if request.lora else None) as slot:
             rows = await asyncio.to_thread(painter.begin, request, size, slot)
-            promises = [self._stepper.add(row, size, request.steps) for row in rows]
+            promises = [self._stepper.add(row, painter.group(row), request.steps) for row in rows]
             try:
                 rows = await asyncio.gather(*map(asyncio.wrap_future, promises))
             finally:
@@ -60,6 +60,12 @@ class Replica:
             latent_tokens=latent * request.n,
             replica=self._name,
         )
+
+    def _count(self, param: str, text: str) -> int:
+        try:
+            return self._painter.count(text)
+        except ValueError as error:
+            raise RequestError(f"{param}: {error}", param, "invalid_value") from error
 
     def _files(self, rows: Sequence[Any], request: GenerationRequest) -> list[bytes]:
         return [encode(pixels_HW3, request) for pixels_HW3 in self._painter.decode(rows)]

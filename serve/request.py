@@ -52,7 +52,9 @@ class GenerationRequest:
     """Pictures to make. Equal requests give equal pictures, so a request may be issued again after a failure."""
 
     prompt: str
+    """Brackets in it weigh, (word:1.3) or (word); \\( is text (ssd1b/sampling/weights.py)."""
     negative_prompt: str = ""
+    """The same."""
     n: int = 1
     size: Size | None = None
     """None is the model's first size."""

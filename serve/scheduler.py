@@ -1,15 +1,14 @@
 """Continuous batching by denoising step: which rows make the next step together. Pure: no torch, no threads.
 
-A row is one picture in the making. Rows share a batch when their latents have the same size; prompts, steps left,
-samplers, guidance and adapters may differ, since each row carries its own. A row joins at the next step and leaves when
-its own steps are done, so nobody waits for a stranger's last step.
+A row is one picture in the making. Rows share a batch when they are of one group: equal in the size of their latents
+and the length of their text. Prompts, steps left, samplers, guidance and adapters may differ, since each row carries
+its own. A row joins at the next step and leaves when its own steps are done, so nobody waits for the last step of a
+stranger.
 """
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-from ssd1b.sizes import Size
 
 Name = TypeVar("Name", bound=Hashable)
 """What the caller calls a row by."""
@@ -19,16 +18,16 @@ Name = TypeVar("Name", bound=Hashable)
 class Turn:
     """A row's place in the scheduler."""
 
-    size: Size
+    group: Hashable
     steps_left: int
 
 
 class Scheduler(Generic[Name]):
     """Oldest row first.
 
-    The oldest row decides the size of the next batch, and the oldest rows of that size fill it. Younger rows of that
-    size ride along but cannot hold the size: once the rows older than another size's first are done, that size has
-    its turn. So no row starves; the price is that a lone odd size waits for the rows before it.
+    The oldest row decides the group of the next batch, and the oldest rows of that group fill it. Younger rows of that
+    group ride along but cannot hold the turn: once the rows older than another group's first are done, that group has
+    its turn. So no row starves; the price is that a lone odd row waits for the rows before it.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -44,19 +43,17 @@ class Scheduler(Generic[Name]):
     def __contains__(self, row: object) -> bool:
         return row in self._rows
 
-    def add(self, row: Name, size: Size, steps: int) -> None:
+    def add(self, row: Name, group: Hashable, steps: int) -> None:
         """Let a row join at the next step."""
         assert row not in self._rows, f"row {row!r} is here already"
         assert steps >= 1, f"row {row!r} has {steps} steps to make"
-        self._rows[row] = Turn(size, steps)
+        self._rows[row] = Turn(group, steps)
 
     def batch(self) -> tuple[Name, ...]:
         """Return the rows of the next step, oldest first; empty when there is nothing to do."""
         chosen: list[Name] = []
-        size: Size | None = None
         for row, turn in self._rows.items():
-            size = size or turn.size
-            if turn.size == size:
+            if not chosen or turn.group == self._rows[chosen[0]].group:
                 chosen.append(row)
             if len(chosen) == self.capacity:
                 break

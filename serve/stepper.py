@@ -2,14 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic
 
 from serve.painter import Row
 from serve.scheduler import Scheduler
-from ssd1b.sizes import Size
 
 logger = logging.getLogger("ray.serve")
 
@@ -39,13 +38,16 @@ class Stepper(Generic[Row]):
         self._thread = threading.Thread(target=self._run, name="stepper", daemon=True)
         self._thread.start()
 
-    def add(self, row: Row, size: Size, steps: int) -> "Future[Row]":
-        """Queue a row; the future gives it back after its last step. Cancelling the future takes it out."""
+    def add(self, row: Row, group: Hashable, steps: int) -> "Future[Row]":
+        """Queue a row; the future gives it back after its last step. Cancelling the future takes it out.
+
+        It makes its steps with rows of its group only.
+        """
         done: Future[Row] = Future()
         with self._changed:
             number, self._next = self._next, self._next + 1
             self._pictures[number] = Making(row, done)
-            self._scheduler.add(number, size, steps)
+            self._scheduler.add(number, group, steps)
             self._changed.notify()
         done.add_done_callback(lambda future: self._leave(number) if future.cancelled() else None)
         return done

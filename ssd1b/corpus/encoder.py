@@ -19,6 +19,7 @@ from ssd1b.corpus.pictures import cover_and_crop, decode
 from ssd1b.corpus.reasons import Reason, Reject
 from ssd1b.family.files import load_vae
 from ssd1b.recipes.encode import Encode
+from ssd1b.sampling.vae import Vae
 from ssd1b.sizes import Size
 
 # B batch, C colour (3) or latent (4) channels, H W pixels or latent pixels (an eighth)
@@ -53,7 +54,7 @@ class PartEncoder:
     def __init__(self, config: Encode) -> None:
         self.config = config
         self.device = "cuda" if config.gpus_per_worker else "cpu"
-        self.vae = load_vae(config.model, getattr(torch, config.dtype)).to(self.device)
+        self.vae = Vae(load_vae(config.model).to(self.device), getattr(torch, config.dtype))
         self.threads = ThreadPoolExecutor(config.decode_threads)
         torch.set_num_threads(config.decode_threads)
 
@@ -129,11 +130,12 @@ class PartEncoder:
                 tally[Reason.LATENTS_NOT_FINITE.value] += 1
 
     def posterior(self, pixels_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and standard deviation of the latents of uint8 pixels, scaled, float16 on the CPU."""
-        scaled_BCHW = pixels_BCHW.to(self.device).to(self.vae.dtype) / 127.5 - 1
-        latents = self.vae.encode(scaled_BCHW).latent_dist
-        scale = self.vae.config.scaling_factor
-        return (latents.mean.float() * scale).half().cpu(), (latents.std.float() * scale).half().cpu()
+        """Return mean and standard deviation of the latents of uint8 pixels, scaled, float16 on the CPU.
+
+        Rows that the VAE cannot encode are NaN; `encode` counts and drops them.
+        """
+        mean_BCHW, std_BCHW = self.vae.posterior(pixels_BCHW.to(self.device).float() / 127.5 - 1)
+        return mean_BCHW.half().cpu(), std_BCHW.half().cpu()
 
 
 def usable(prepared: Iterator[Row | Reason], tally: Counter[str]) -> list[Row]:

@@ -42,7 +42,7 @@ class Reason(StrEnum):
     ICON_WITHDRAWN = "icon_withdrawn"
     """An icon that its set keeps only for old names."""
     LATENTS_NOT_FINITE = "latents_not_finite"
-    """The VAE overflowed: use one that is made for fp16, or dtype float32."""
+    """Not even float32 gives finite latents: the VAE or the picture is broken. (Overflow in fp16 is done again.)"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,7 +32,7 @@ from ssd1b.sizes import Size
 log = logging.getLogger(__name__)
 
 MANIFEST = "bundle.json"
-GRAPH = 1
+GRAPH = 2
 """Raise it when the exported graphs change, so that bundles of the old ones are not reused."""
 UNET, DECODER = "unet.onnx", "vae_decoder.onnx"
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
@@ -81,6 +81,12 @@ class Bundle:
     def prompts(self) -> Prompts:
         """The text towers."""
         return Prompts.load(self.folder)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Longest prompt, markers not counted: one window where the graph is older than longer prompts."""
+        any_length = self.backend == "torch" or self.manifest["inputs"]["text"][1] == "tokens"
+        return self.prompts.longest if any_length else self.prompts.limit
 
     @cached_property
     def decode(self) -> Callable[[Tensor], Tensor]:
@@ -179,7 +185,7 @@ def build(model: Path, out: Path, *, name: str, base: str, slots: int = 9, rank:
         "size": str(Size(8 * side, 8 * side)),
         "inputs": {
             "latents": ["batch", unet.config.in_channels, side, side],
-            "text": ["batch", tokens, unet.config.cross_attention_dim],
+            "text": ["batch", "tokens", unet.config.cross_attention_dim],
             "time_ids": ["batch", 6],
         },
         "groups": [{"in": g.inside, "out": g.outside, "layers": list(g.paths)} for g in layout.groups],

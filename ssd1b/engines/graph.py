@@ -127,25 +127,33 @@ def example_rows(unet: UNet2DConditionModel, tokens: int, batch: int = 2) -> tup
 
 @torch.no_grad()
 def export_unet(unet: UNet2DConditionModel, bank: Bank, tokens: int, path: Path) -> None:
-    """Write the UNet with the bank's inputs as ONNX; the batch is dynamic, sizes, slots and rank are fixed."""
+    """Write the UNet with the bank's inputs as ONNX.
+
+    The batch and the length of the text are dynamic; sizes, slots and rank are fixed. tokens is the text's length in
+    the trace.
+    """
     rows = example_rows(unet, tokens)
     names = [*ROW_INPUTS, *bank_inputs(bank.layout)]
     inputs = (*rows, *(torch.from_numpy(array) for array in bank.arrays))
-    write(AdaptedUNet(unet, bank.layout), inputs, names, ROW_INPUTS, "noise", path)
+    axes = {name: {0: "batch"} for name in (*ROW_INPUTS, "noise")} | {"text": {0: "batch", 1: "tokens"}}
+    write(AdaptedUNet(unet, bank.layout), inputs, names, axes, "noise", path)
 
 
 @torch.no_grad()
 def export_decoder(vae: AutoencoderKL, latent_side: int, path: Path) -> None:
     """Write the VAE decoder as ONNX; the batch is dynamic."""
     latents_BCHW = torch.randn(2, vae.config.latent_channels, latent_side, latent_side)
-    write(VaeDecoder(vae), (latents_BCHW,), ["latents"], ["latents"], "pixels", path)
+    axes = {name: {0: "batch"} for name in ("latents", "pixels")}
+    write(VaeDecoder(vae), (latents_BCHW,), ["latents"], axes, "pixels", path)
 
 
-def write(
-    module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], batched: Sequence[str], out: str, path: Path
-) -> None:
+Axes = dict[str, dict[int, str]]
+"""Input or output -> its dynamic axes by name."""
+
+
+def write(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str], axes: Axes, out: str, path: Path) -> None:
     with warnings.catch_warnings():
-        # The tracer warns that sizes become constants: they are meant to, only the batch is dynamic.
+        # The tracer warns that sizes become constants: they are meant to, but for the axes named.
         warnings.filterwarnings("ignore", message="Converting a tensor to a Python boolean")
         warnings.simplefilter("ignore", DeprecationWarning)  # of dynamo=False, which exports in seconds, not minutes
         torch.onnx.export(
@@ -156,5 +164,5 @@ def write(
             opset_version=OPSET,
             input_names=names,
             output_names=[out],
-            dynamic_axes={name: {0: "batch"} for name in (*batched, out)},
+            dynamic_axes=axes,
         )

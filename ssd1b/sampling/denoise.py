@@ -1,7 +1,8 @@
 """Denoising row by row: a batch of rows at unlike steps of unlike samplers goes one step further.
 
 A row is one picture in the making. `advance` is all that a server's step scheduler needs; `generate` is the plain loop
-over it that jobs use. Every row has its own generator, so a picture does not depend on its neighbours.
+over it that jobs use. Every row has its own generator, and its text is never padded to another row's length, so a
+picture does not depend on its neighbours.
 """
 
 import math
@@ -11,8 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ssd1b.sampling.prompts import Prompts
+from ssd1b.sampling.prompts import Prompts, Text
 from ssd1b.sampling.tables import Table, table
+from ssd1b.sampling.weights import Spans, parse, plain
 from ssd1b.sizes import NANO_BUCKETS, Size, time_ids
 
 # B rows, N engine rows (conditional, then the guided ones again without prompt), C H W latent,
@@ -29,7 +31,9 @@ class Request:
 
     prompt: str
     negative: str | None = None
-    """What the picture should not show; None is SDXL's unconditional, zeros."""
+    """What the picture should not show; None is the model's unconditional prompt, SDXL's zeros."""
+    weighted: bool = False
+    """Read brackets in both prompts as weights (ssd1b.sampling.weights). Off, they are text, as in captions."""
     seed: int = 0
     steps: int = 25
     guidance: float = 5.0
@@ -46,6 +50,14 @@ class Request:
         for name in ("guidance", "scale"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} {getattr(self, name)} is not a finite number")
+
+    def read(self, prompt: str) -> Spans:
+        """Return one of its prompts, with or without weights.
+
+        Raises:
+            ValueError: a weight that cannot be.
+        """
+        return parse(prompt) if self.weighted else plain(prompt)
 
 
 @dataclass(kw_only=True)
@@ -74,23 +86,28 @@ class Row:
     def guided(self) -> bool:
         return self.request.guidance > 1
 
+    @property
+    def group(self) -> tuple[int, ...]:
+        """Height and width of the latents and tokens of the text: rows of one group may share an engine call."""
+        return (*self.latents_CHW.shape[1:], len(self.text_TD))
+
 
 def start(prompts: Prompts, requests: Sequence[Request]) -> list[Row]:
-    """Return rows at their first step, prompts encoded in one batch.
+    """Return rows at their first step.
 
     The first latents are those of diffusers for the same seed: a CPU generator's randn of (1, C, H, W).
 
     Raises:
-        ValueError: a prompt is too long.
+        ValueError: a prompt is too long, or holds a weight that cannot be.
     """
-    if not requests:
-        return []
-    negatives = [request.negative for request in requests if request.negative is not None]
-    text_BTD, pooled_BE = prompts.encode([*(request.prompt for request in requests), *negatives])
-    encoded = iter(list(zip(text_BTD, pooled_BE, strict=True))[len(requests) :])
+    given = [request.read(request.negative) for request in requests if request.negative is not None]
+    texts = prompts.read([*(request.read(request.prompt) for request in requests), *given])
+    negatives = iter(texts[len(requests) :])
     rows = []
-    for request, text_TD, pooled_E in zip(requests, text_BTD, pooled_BE, strict=False):
-        negative_TD, negative_pooled_E = prompts.unconditional() if request.negative is None else next(encoded)
+    for request, text in zip(requests, texts, strict=False):
+        negative = None if request.negative is None else next(negatives)
+        # what guidance does not ask for must not lengthen the prompt
+        text, negative = alike(prompts, text, negative if request.guidance > 1 else None)
         generator = torch.Generator("cpu").manual_seed(request.seed)
         shape = (1, LATENT_CHANNELS, request.size.latent.height, request.size.latent.width)
         steps = table(request.sampler, request.steps)
@@ -99,10 +116,10 @@ def start(prompts: Prompts, requests: Sequence[Request]) -> list[Row]:
             Row(
                 request=request,
                 table=steps,
-                text_TD=text_TD,
-                pooled_E=pooled_E,
-                negative_TD=negative_TD,
-                negative_pooled_E=negative_pooled_E,
+                text_TD=text.text_TD,
+                pooled_E=text.pooled_E,
+                negative_TD=negative.text_TD,
+                negative_pooled_E=negative.pooled_E,
                 generator=generator,
                 latents_CHW=latents_CHW,
                 denoised_CHW=torch.zeros_like(latents_CHW),
@@ -111,12 +128,21 @@ def start(prompts: Prompts, requests: Sequence[Request]) -> list[Row]:
     return rows
 
 
+def alike(prompts: Prompts, text: Text, negative: Text | None) -> tuple[Text, Text]:
+    """Return both in equally many tokens; the shorter gets windows of the empty prompt. None is no prompt."""
+    if negative is None:
+        return text, prompts.unconditional(len(text.text_TD))
+    tokens = max(len(text.text_TD), len(negative.text_TD))
+    return prompts.longer(text, tokens), prompts.longer(negative, tokens)
+
+
 def advance(engine: Predict, rows: Sequence[Row]) -> None:
     """Take every row one step further, in place, with one engine call.
 
-    The rows must not be done and their latents must have one shape; all else may differ. The engine sees one row for
-    each, and one more for each guided one.
+    The rows must not be done and must be of one group; all else may differ. The engine sees one row for each, and one
+    more for each guided one.
     """
+    assert len({row.group for row in rows}) == 1, "padding would make a picture depend on its neighbours"
     c_BK = torch.tensor([row.table.steps_SK[row.step].tolist() for row in rows], dtype=torch.float32)
     timestep_B, scale_input, *mix = (column[:, None, None, None] for column in c_BK.unbind(1))
     latents_BCHW = torch.stack([row.latents_CHW for row in rows])
@@ -175,12 +201,17 @@ def generate(
 ) -> Tensor:
     """Return the pictures of the requests, uint8 (N, height, width, 3), made `batch` at a time.
 
-    All requests must ask for one size. decode maps latents_BCHW to such pictures (`Decoder`, `Bundle.decode`).
+    All requests must ask for one size. decode maps latents_BCHW to such pictures (`Decoder`, `Bundle.decode`). Prompts
+    of unlike windows make their steps apart.
     """
-    pictures = []
+    pictures: list[Tensor] = []
     for i in range(0, len(requests), batch):
         rows = start(prompts, requests[i : i + batch])
-        while running := [row for row in rows if not row.done]:
-            advance(engine, running)
-        pictures.append(decode(torch.stack([row.latents_CHW for row in rows])))
-    return torch.cat(pictures)
+        made: dict[int, Tensor] = {}
+        for group in dict.fromkeys(row.group for row in rows):
+            members = [n for n, row in enumerate(rows) if row.group == group]
+            while running := [rows[n] for n in members if not rows[n].done]:
+                advance(engine, running)
+            made |= zip(members, decode(torch.stack([rows[n].latents_CHW for n in members])), strict=True)
+        pictures += [made[n] for n in range(len(rows))]
+    return torch.stack(pictures)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ssd1b.elastic.randomness import draw
 from ssd1b.family.files import load_pipeline
-from ssd1b.sampling.prompts import Prompts
+from ssd1b.sampling.prompts import Prompts, hidden_and_pooled
 
 # B batch rows, C latent channels, H latent height, W latent width, T text tokens, D text width, E pooled width
 
@@ -51,9 +51,7 @@ class Conditioning:
 
     def __init__(self, base: str, device: torch.device) -> None:
         pipeline = load_pipeline(base, unet=None, vae=None)
-        self.prompts = Prompts(
-            (pipeline.tokenizer, pipeline.tokenizer_2), (pipeline.text_encoder, pipeline.text_encoder_2)
-        )
+        self.prompts = Prompts.of(pipeline)
         kind = pipeline.scheduler.config.prediction_type
         if kind != "epsilon":
             raise ValueError(f"{base} predicts {kind!r}; distillation here is of models that predict 'epsilon'")
@@ -95,18 +93,8 @@ class Conditioning:
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """Return (text_BTD, pooled_BE); None becomes zeros. Captions that are too long are cut."""
-        hidden, pooled_BE = [], torch.empty(0)
-        for tokenizer, tower in zip(self.prompts.tokenizers, self.prompts.towers, strict=True):
-            ids_BT = tokenizer(
-                [caption or "" for caption in captions],
-                padding="max_length",
-                max_length=self.prompts.limit + 2,
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids.to(self.device)
-            out = tower(ids_BT, output_hidden_states=True)
-            hidden.append(out.hidden_states[-2])
-            pooled_BE = out[0]  # the second tower's, which comes last
+        """Return (text_BTD, pooled_BE); None becomes zeros. Captions that are too long are cut, brackets are text."""
+        ids = self.prompts.first_window([caption or "" for caption in captions])
+        text_BTD, pooled_BE = hidden_and_pooled(self.prompts.towers, ids)
         kept_B = torch.tensor([caption is not None for caption in captions], device=self.device)
-        return torch.cat(hidden, dim=-1) * kept_B[:, None, None], pooled_BE * kept_B[:, None]
+        return text_BTD * kept_B[:, None, None], pooled_BE * kept_B[:, None]

@@ -10,6 +10,7 @@ from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.denoise import Request, advance, generate, start
 from ssd1b.sampling.prompts import Prompts
 from ssd1b.sampling.tables import table
+from ssd1b.sampling.weights import plain
 from ssd1b.sizes import Size
 
 PROMPT = "a red apple, flat vector style"
@@ -107,20 +108,54 @@ def test_the_last_estimate_is_the_result(prompts):
     torch.testing.assert_close(row.denoised_CHW, row.latents_CHW, atol=1e-4, rtol=1e-4)
 
 
-def test_a_prompt_too_long_says_how_long_and_the_limit(prompts):
-    prompts.check("apple " * 30)
-    with pytest.raises(ValueError, match="31 tokens, the limit is 30"):
-        prompts.encode(["a cat", "apple " * 31])
+LONG = (
+    "a red apple beside a green pear on a wooden table, in the soft light of a late summer evening, flat vector style"
+)
 
 
-def test_prompts_equal_diffusers(prompts):
-    text, pooled = prompts.encode([PROMPT, ""])
-    wanted, _, wanted_pooled, _ = load_pipeline("nano").encode_prompt([PROMPT, ""], do_classifier_free_guidance=False)
-    torch.testing.assert_close(text, wanted)
-    torch.testing.assert_close(pooled, wanted_pooled)
-    zeros, zeros_pooled = prompts.unconditional()
-    assert zeros.shape == text[0].shape
-    assert zeros_pooled.shape == pooled[0].shape
+def test_a_long_and_a_short_prompt_together_are_as_each_alone(nano, prompts, decode):
+    requests = [
+        Request(prompt=LONG, seed=1, steps=2),
+        Request(prompt="a dog", seed=2, steps=3),
+        Request(prompt="a cat", seed=3, steps=2, negative=LONG),
+        Request(prompt="a cat", seed=3, steps=2, negative=LONG, guidance=1.0),
+    ]
+    rows = start(prompts, requests)
+    assert [len(row.text_TD) for row in rows] == [64, 32, 64, 32]
+    together = generate(nano, prompts, decode, requests[:2])
+    for request, made in zip(requests[:2], together, strict=True):
+        assert torch.equal(generate(nano, prompts, decode, [request])[0], made)
+
+
+def test_rows_of_unlike_text_never_share_a_call(prompts):
+    with pytest.raises(AssertionError, match="neighbours"):
+        advance(toy_engine, start(prompts, [Request(prompt=LONG), Request(prompt="a cat")]))
+
+
+def test_rows_of_unlike_text_come_back_in_order(prompts):
+    """A decoder that shows each row's seed: pictures are in the order of the requests."""
+    requests = [
+        Request(prompt=prompt, seed=seed, steps=1, guidance=1.0) for seed, prompt in enumerate([LONG, "a", LONG, "b"])
+    ]
+
+    def first_pixel(latents_BCHW):
+        return latents_BCHW[:, 0, :1, :1, None]
+
+    made = generate(toy_engine, prompts, first_pixel, requests)
+    alone = [generate(toy_engine, prompts, first_pixel, [request])[0] for request in requests]
+    torch.testing.assert_close(made, torch.stack(alone))
+
+
+def test_weights_are_read_only_where_asked_for(prompts):
+    captions, weights = (
+        start(prompts, [Request(prompt=prompt, weighted=weighted) for prompt in ("a (red:2) cat", "a red cat")])
+        for weighted in (False, True)
+    )
+    assert torch.equal(captions[1].text_TD, weights[1].text_TD)
+    same = (weights[0].text_TD == weights[1].text_TD).all(1)
+    assert same.nonzero().flatten().tolist() == [i for i in range(32) if i != 2]  # the marker, "a", then "red"
+    (text,) = prompts.read([plain("a (red:2) cat")])
+    assert torch.equal(captions[0].text_TD, text.text_TD)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_champion_without_a_bundle_runs_on_torch_and_says_so(
     assert (champion.offer.version, champion.offer.sizes, champion.offer.prompt_tokens) == (
         version,
         (Size(128, 128),),
-        30,
+        120,
     )
     assert registry.names() == ("ink",)
     assert registry.find("inc") is None
@@ -61,9 +61,10 @@ def test_a_champion_without_a_bundle_runs_on_torch_and_says_so(
     assert isinstance(muted, Generation)
     assert muted.pictures[0].data == plain.pictures[0].data  # scale 0 is the plain model
 
-    refused = draw(replica, prompt="apple " * 31)
+    refused = draw(replica, prompt="apple " * 121)
     assert isinstance(refused, RequestError)
-    assert "31 tokens; ssd1b-nano reads at most 30" in refused.message
+    assert "121 tokens; ssd1b-nano reads at most 120" in refused.message
+    assert (refused.status, refused.param) == (400, "prompt")
     refused = draw(replica, lora=LoraChoice(name="inc"))
     assert isinstance(refused, RequestError)
     assert "did you mean" not in refused.message
@@ -122,6 +123,43 @@ def test_a_picture_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
         assert isinstance(alone, Generation)
         assert isinstance(made, Generation)
         assert close(alone.pictures[0].data, made.pictures[0].data)
+
+
+@pytest.mark.usefixtures("home")
+def test_prompts_of_unlike_length_and_weight_share_a_replica() -> None:
+    """Long and short together are as each alone; a weight counts, and one that cannot be is refused by name."""
+    register_nano()
+    replica = Replica(lambda: open_champion("ssd1b-nano"), 4)
+    requests = [GenerationRequest(prompt=prompt, seed=1, steps=2) for prompt in ("a red apple", "a red apple " * 20)]
+
+    async def together() -> list[Generation | RequestError]:
+        return await asyncio.gather(*map(replica.generate, requests))
+
+    alone, made = [asyncio.run(replica.generate(one)) for one in requests], asyncio.run(together())
+    assert made == alone
+    plain, long = made
+    assert isinstance(plain, Generation)
+    assert isinstance(long, Generation)
+    assert (plain.prompt_tokens, long.prompt_tokens) == (3, 60)
+
+    weighted, same = draw(replica, prompt="a (red:1.8) apple"), draw(replica, prompt="a (red:1.0) apple")
+    assert isinstance(weighted, Generation)
+    assert weighted.prompt_tokens == 3
+    assert weighted.pictures != plain.pictures
+    assert same == plain
+    for param in ("prompt", "negative_prompt"):
+        refused = draw(replica, **{param: "a (red:99) apple"})
+        assert isinstance(refused, RequestError)
+        assert (refused.status, refused.param, refused.code) == (400, param, "invalid_value")
+        assert "weight 99 of 'red' is further from 0 than 10" in refused.message
+
+
+def test_an_engine_of_fixed_text_offers_one_window() -> None:
+    """Bundles exported before prompts could be long."""
+    for tokens, limit in ((32, 30), ("tokens", 120)):
+        manifest = {"inputs": {"text": ["batch", tokens, 128]}}
+        assert Bundle(NANO, manifest, "onnxruntime").prompt_tokens == limit
+    assert Bundle(NANO, {}, "torch").prompt_tokens == 120
 
 
 def close(one: bytes, other: bytes) -> bool:

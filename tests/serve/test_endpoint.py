@@ -95,8 +95,8 @@ def test_what_it_does_not_offer(endpoint: Endpoint) -> None:
     with pytest.raises(openai.BadRequestError, match="offered: 128x128") as info:
         endpoint.client.images.generate(prompt="x", size="1024x1024")
     assert (info.value.param, info.value.type) == ("size", "invalid_request_error")
-    with pytest.raises(openai.BadRequestError, match="40 tokens; ssd1b-nano reads at most 30"):
-        endpoint.draw("apple " * 40)
+    with pytest.raises(openai.BadRequestError, match="140 tokens; ssd1b-nano reads at most 120"):
+        endpoint.draw("apple " * 140)
     with pytest.raises(openai.NotFoundError):
         endpoint.client.images.generate(prompt="x", model="dall-e-3")
 

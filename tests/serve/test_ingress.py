@@ -68,6 +68,7 @@ def test_formats(http: TestClient, form: str, magic: bytes) -> None:
     ("fields", "status", "param", "says"),
     [
         ({"prompt": "one two three four five six"}, 400, "prompt", "6 tokens; toy reads at most 5"),
+        ({"prompt": "x", "negative_prompt": "unreadable"}, 400, "negative_prompt", "negative_prompt: weight 99"),
         ({"prompt": "x", "size": "1024x1024"}, 400, "size", "offered: 128x128, 192x64"),
         ({"prompt": "x", "lora": "inc"}, 400, "lora", "offered: ink, chalk"),
         ({"prompt": "x", "lora": "unfit"}, 400, "lora", "does not fit"),

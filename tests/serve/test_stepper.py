@@ -32,13 +32,23 @@ def test_rows_of_unlike_steps_share_batches(painter: ToyPainter, stepper: Steppe
     assert sum(len(batch) for batch in painter.batches) == 7
 
 
-def test_unlike_sizes_never_meet(painter: ToyPainter, stepper: Stepper[ToyRow]) -> None:
+def test_unlike_groups_never_meet(painter: ToyPainter, stepper: Stepper[ToyRow]) -> None:
     painter.gate.clear()
     promises = [stepper.add(ToyRow(i, size, 0, 2), size, 2) for i, size in enumerate((SQUARE, WIDE, SQUARE))]
     painter.gate.set()
     for promise in promises:
         promise.result(5)
     assert all(len({row.size for row in batch}) == 1 for batch in painter.batches)
+
+
+def test_rows_of_unlike_text_never_meet(painter: ToyPainter, stepper: Stepper[ToyRow]) -> None:
+    painter.gate.clear()
+    rows = [ToyRow(i, SQUARE, 0, 2, words=words) for i, words in enumerate((3, 90, 3))]
+    promises = [stepper.add(row, painter.group(row), 2) for row in rows]
+    painter.gate.set()
+    for promise in promises:
+        promise.result(5)
+    assert all(len({row.words for row in batch}) == 1 for batch in painter.batches)
 
 
 def test_a_cancelled_row_leaves_and_the_others_go_on(painter: ToyPainter, stepper: Stepper[ToyRow]) -> None:

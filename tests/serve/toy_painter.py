@@ -25,10 +25,11 @@ class ToyRow:
     slot: int
     steps_left: int
     steps_made: int = 0
+    words: int = 0
 
 
 class ToyPainter:
-    """Counts words as tokens and records every batch it is asked to advance."""
+    """Counts words as tokens and records every batch it is asked to advance. "unreadable" is a text it cannot read."""
 
     offer = OFFER
     slots = 3
@@ -41,10 +42,16 @@ class ToyPainter:
         self.gate.set()
 
     def count(self, text: str) -> int:
+        if text == "unreadable":
+            raise ValueError("weight 99 is too great")
         return len(text.split())
 
     def begin(self, request: GenerationRequest, size: Size, slot: int) -> list[ToyRow]:
-        return [ToyRow(seed, size, slot, request.steps) for seed in request.seeds]
+        words = self.count(request.prompt)
+        return [ToyRow(seed, size, slot, request.steps, words=words) for seed in request.seeds]
+
+    def group(self, row: ToyRow) -> tuple[Size, int]:
+        return row.size, row.words
 
     def advance(self, rows: Sequence[ToyRow]) -> None:
         self.gate.wait()
