@@ -1,4 +1,7 @@
-"""Measure teacher against student on every engine of this machine: python -m jobs.benchmark nano."""
+"""Measure teacher against student on every engine of this machine: python -m jobs.benchmark nano.
+
+`full_size` instead carves the real SDXL (random weights) to SSD-1B, saves it, reads it again and calls both.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,12 +10,15 @@ from ssd1b import tracking
 from ssd1b.command import main
 from ssd1b.engines.benchmark import measure
 from ssd1b.engines.bundle import built
-from ssd1b.family.files import resolve
 from ssd1b.home import home
-from ssd1b.recipes.benchmark import RECIPES, Benchmark
+from ssd1b.models.files import resolve
+from ssd1b.pruning.full_size import full_size
+from ssd1b.recipes.benchmark import RECIPES, Benchmark, FullSize
 
 
-def run(config: Benchmark) -> dict[str, Any]:
+def run(config: Benchmark | FullSize) -> dict[str, Any]:
+    if isinstance(config, FullSize):
+        return full_size(config)
     bundles = {}
     for name, source in (("teacher", config.teacher), (config.name, config.student)):
         folder = tracking.download(source) if source.startswith("models:/") else Path(resolve(source)[0])

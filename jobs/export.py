@@ -7,8 +7,8 @@ from ssd1b import tracking
 from ssd1b.command import main, show
 from ssd1b.engines.bundle import Bundle, built
 from ssd1b.engines.export import check, step_times
-from ssd1b.family.files import resolve
 from ssd1b.home import home
+from ssd1b.models.files import resolve
 from ssd1b.recipes.export import RECIPES, Export
 
 

@@ -19,7 +19,7 @@ from serve.request import GenerationRequest, Offer
 from ssd1b import tracking
 from ssd1b.adapters import formats
 from ssd1b.engines.bundle import Bundle
-from ssd1b.family.files import unet_config
+from ssd1b.models.files import unet_config
 from ssd1b.sampling.denoise import Request, Row, advance, start
 from ssd1b.sampling.tables import SAMPLERS
 from ssd1b.sampling.weights import parse

@@ -40,6 +40,9 @@ PARAMS_PER_BATCH = 100
 """MLflow's limit."""
 MODELS_EXPERIMENT = "models"
 """Where models that no run made are filed."""
+DESCRIPTION = 5000
+"""Characters of a version's description that MLflow's tables have room for."""
+CUT = "\n\n(cut here; the whole card is the model's README.md)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,8 @@ def register(
 ) -> str:
     """Store a folder as a logged model, register it as the next version of `name`, and return the version.
 
-    The alias moves last, so whoever follows it never sees a half-stored model.
+    The folder's model card becomes the version's description. The alias moves last, so whoever follows it never sees a
+    half-stored model.
     """
     if not folder.is_dir():
         raise ValueError(f"no folder {folder} to register as {name}")
@@ -154,6 +158,9 @@ def register(
     made = client.create_model_version(
         name, f"models:/{model.model_id}", run_id=run_id, tags=dict(tags or {}), model_id=model.model_id
     )
+    card = folder / "README.md"
+    if card.exists():
+        describe(name, str(made.version), card.read_text())
     if alias:
         client.set_registered_model_alias(name, alias, made.version)
     return str(made.version)
@@ -169,6 +176,15 @@ def tag(name: str, version: str, key: str, value: str) -> None:
     """Set one tag of a version."""
     find(f"models:/{name}/{version}")
     connect().set_model_version_tag(name, version, key, value)
+
+
+def describe(name: str, version: str, card: str) -> None:
+    """Make a model card, Markdown, the description of a version; what the store has no room for is left out."""
+    text = card.split("---\n", 2)[-1].strip() if card.startswith("---\n") else card
+    if len(text) > DESCRIPTION:
+        room = text[: DESCRIPTION - len(CUT)]
+        text = room[: room.rfind("\n")] + CUT
+    connect().update_model_version(name, version, text)
 
 
 def version_of(name: str, alias: str) -> Version:

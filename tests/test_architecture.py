@@ -14,7 +14,9 @@ TOP_LEVEL = {
     "cluster", "ssd1b", "jobs", "serve", "tests", "pyproject.toml", "ray_cluster.yaml",
     "README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "ARCHITECTURE.md", "DEVELOPERS.md", "Makefile", "constraints.txt",
 }  # fmt: skip
-MODEL_FOLDERS = ("family", "sampling", "adapters", "engines", "evaluation", "pretraining", "recipes")
+MODEL_FOLDERS = (
+    "family", "models", "pruning", "sampling", "adapters", "engines", "evaluation", "pretraining", "recipes",
+)  # fmt: skip
 MODEL_FILES = (
     "training/losses.py", "training/taps.py", "training/stages.py", "training/moments.py", "training/checkpoint.py",
     "sizes.py", "command.py", "home.py",

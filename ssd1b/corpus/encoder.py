@@ -17,7 +17,7 @@ from torch import Tensor
 from ssd1b.corpus.manifest import write_table
 from ssd1b.corpus.pictures import cover_and_crop, decode
 from ssd1b.corpus.reasons import Reason, Reject
-from ssd1b.family.files import load_vae
+from ssd1b.models.files import load_vae
 from ssd1b.recipes.encode import Encode
 from ssd1b.sampling.vae import Vae
 from ssd1b.sizes import Size

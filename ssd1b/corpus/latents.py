@@ -23,8 +23,8 @@ from ssd1b.command import nearest, show
 from ssd1b.corpus import manifest
 from ssd1b.corpus.encoder import MADE_FROM, SELECTED_BY, TALLY, PartEncoder
 from ssd1b.corpus.pipeline import Report, each
-from ssd1b.family.files import load_vae
 from ssd1b.home import home
+from ssd1b.models.files import load_vae
 from ssd1b.recipes.encode import Encode
 
 

@@ -14,7 +14,7 @@ from ssd1b.engines.bundle import BACKENDS, Bundle, choose
 from ssd1b.engines.checks import PROMPT, medians_ms
 from ssd1b.engines.engine import Engine
 from ssd1b.engines.graph import example_rows
-from ssd1b.family.files import load_unet
+from ssd1b.models.files import load_unet
 from ssd1b.recipes.benchmark import Benchmark
 from ssd1b.sampling.denoise import Request, generate
 

@@ -24,7 +24,7 @@ from ssd1b.engines.bank import Bank, Layout
 from ssd1b.engines.engine import Engine
 from ssd1b.engines.graph import export_decoder, export_unet, layout_of
 from ssd1b.engines.on_torch import TorchEngine
-from ssd1b.family.files import load_unet, load_vae
+from ssd1b.models.files import load_unet, load_vae
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.prompts import Prompts
 from ssd1b.sizes import Size

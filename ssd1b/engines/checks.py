@@ -12,7 +12,7 @@ from ssd1b.engines.bundle import Bundle
 from ssd1b.engines.engine import Engine
 from ssd1b.engines.graph import example_rows
 from ssd1b.engines.on_torch import TorchEngine
-from ssd1b.family.files import load_unet
+from ssd1b.models.files import load_unet
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.denoise import Request, generate
 

@@ -10,7 +10,7 @@ from ssd1b.engines.bundle import Bundle
 from ssd1b.engines.checks import adapter_difference, medians_ms, picture_difference, random_adapter
 from ssd1b.engines.graph import example_rows
 from ssd1b.engines.on_torch import TorchEngine
-from ssd1b.family.files import load_unet
+from ssd1b.models.files import load_unet
 
 
 def check(bundle: Bundle, adapters: Mapping[str, Path], steps: int) -> dict[str, Any]:

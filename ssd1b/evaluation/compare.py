@@ -21,7 +21,7 @@ from ssd1b.engines.on_torch import TorchEngine
 from ssd1b.evaluation import metrics
 from ssd1b.evaluation.report import sheet
 from ssd1b.evaluation.scorer import Scorer
-from ssd1b.family.files import load_unet, load_vae, resolve
+from ssd1b.models.files import load_unet, load_vae, resolve
 from ssd1b.recipes.evaluate import Evaluate
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.denoise import Request, advance, generate, start
@@ -42,7 +42,7 @@ class Model:
 
     @staticmethod
     def load(source: str) -> "Model":
-        """Load a source (ssd1b.family.files) for the torch engine."""
+        """Load a source (ssd1b.models.files) for the torch engine."""
         folder = Path(resolve(source)[0])
         return Model(TorchEngine(load_unet(source)), Prompts.load(folder), Decoder(load_vae(source)))
 

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 
 from ssd1b.command import show
 from ssd1b.corpus import shipped
-from ssd1b.family.files import low_rank_delta
 from ssd1b.home import home
+from ssd1b.models.files import low_rank_delta
 from ssd1b.pretraining.fit import Metrics
 from ssd1b.pretraining.pictures import read_pictures
 from ssd1b.pretraining.text import train_text

@@ -25,6 +25,20 @@ class Benchmark:
     rank: int = 8
 
 
+@dataclass(frozen=True, kw_only=True)
+class FullSize:
+    """A teacher of real size with random weights, carved, saved, read again, and both called."""
+
+    teacher: str = "sdxl"
+    """A member of the family (ssd1b.family.table)."""
+    student: str = "ssd-1b"
+    size: str = "512x512"
+    """Picture size of the calls, WIDTHxHEIGHT."""
+    repeats: int = 3
+    """Timed calls of each; the median counts."""
+    seed: int = 0
+
+
 def nano() -> Benchmark:
     """The nano teacher against the registered student."""
     return Benchmark()
@@ -35,4 +49,9 @@ def smoke() -> Benchmark:
     return Benchmark(batches=(1, 2), repeats=3, image_steps=4, image_repeats=1)
 
 
-RECIPES: dict[str, Callable[[], Benchmark]] = {"nano": nano, "smoke": smoke}
+def full_size() -> FullSize:
+    """SDXL to SSD-1B in bfloat16: about 11 GiB of memory."""
+    return FullSize()
+
+
+RECIPES: dict[str, Callable[[], Benchmark | FullSize]] = {"nano": nano, "smoke": smoke, "full_size": full_size}

@@ -21,7 +21,7 @@ class Encode:
     manifest: str
     """The manifest's name."""
     model: str
-    """Whose VAE: a source name, see ssd1b.family.files."""
+    """Whose VAE: a source name, see ssd1b.models.files."""
     styles: tuple[str, ...] = ()
     """Take only these styles; empty takes all. What is not taken is reported as not_selected, not as rejected."""
     splits: tuple[str, ...] = ("train",)

@@ -13,7 +13,7 @@ class Evaluate:
     name: str
     """Registered model."""
     teacher: str
-    """Source of the model it is measured against (ssd1b.family.files)."""
+    """Source of the model it is measured against (ssd1b.models.files)."""
     alias: str = "candidate"
     """Alias of the version that is measured."""
     prompts: int = 24

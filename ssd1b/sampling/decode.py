@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from ssd1b.family.files import load_vae
+from ssd1b.models.files import load_vae
 from ssd1b.sampling.vae import Vae, finite_rows
 
 # B batch, C latent channels, H W latent size; pictures are (B, height, width, 3)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ssd1b.elastic.randomness import draw
-from ssd1b.family.files import load_pipeline
+from ssd1b.models.files import load_pipeline
 from ssd1b.sampling.prompts import Prompts, hidden_and_pooled
 
 # B batch rows, C latent channels, H latent height, W latent width, T text tokens, D text width, E pooled width

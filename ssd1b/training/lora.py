@@ -27,8 +27,8 @@ from ssd1b.corpus.latents import parts
 from ssd1b.engines.checks import worst
 from ssd1b.engines.graph import call, example_rows
 from ssd1b.engines.on_torch import TorchEngine
-from ssd1b.family.files import load_unet, resolve
 from ssd1b.home import home
+from ssd1b.models.files import load_unet, resolve
 from ssd1b.recipes.lora import Lora
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.denoise import Request, generate

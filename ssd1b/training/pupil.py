@@ -12,8 +12,8 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ssd1b.family.carve import carve, keep_map, parameters
-from ssd1b.family.files import load_unet
-from ssd1b.family.keep import KeepMap, everything
+from ssd1b.family.keep import KeepMap, everything, student_config
+from ssd1b.models.files import load_unet
 from ssd1b.recipes.distill import Distillation
 from ssd1b.training import checkpoint
 from ssd1b.training.conditioning import Batch
@@ -135,11 +135,16 @@ def start(config: Distillation, root: Path, step: int, device: torch.device) -> 
     """Return the pupil as it stood before a step: from the checkpoint of that step, or from the base at step 0.
 
     Where the checkpoint is a stage's result, the next stage is entered: it carves, and begins with a fresh optimizer.
+
+    Raises:
+        ValueError: a stage would leave what diffusers cannot build.
     """
     here = place(config.stages, step)
     base = load_unet(config.base)
     whole = everything(base.config)
     plan = Plan(whole, keep_map(base.config, config.student))
+    for index in range(len(config.stages)):
+        student_config(base.config, plan.while_in(config, index))  # now, not hours from here, is the time to refuse
     now = plan.while_in(config, here.index)
     if step == 0:
         return Pupil(carve(base, now), here.index, plan, config, device)

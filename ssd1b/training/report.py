@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from ssd1b.elastic.feed import Attempt
-from ssd1b.family.files import load_pipeline
+from ssd1b.models import lineage
+from ssd1b.models.files import load_pipeline, save_folder
 from ssd1b.recipes.distill import Distillation
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.prompts import Prompts
@@ -17,6 +18,7 @@ from ssd1b.training.journal import EVENTS, Lines
 from ssd1b.training.pictures import side_by_side
 from ssd1b.training.pupil import Pupil
 from ssd1b.training.stages import Place
+from ssd1b.training.story import story
 
 
 def stage_folder(root: Path, stage: str) -> Path:
@@ -60,7 +62,7 @@ class Report:
         self.since_s = time.monotonic()
 
     def stage_end(self, pupil: Pupil, batch: Batch, prompts: Prompts) -> None:
-        """Keep the stage's student as a pipeline, draw it beside its teacher, and time the two."""
+        """Keep the stage's student as a pipeline with its model card, draw it beside its teacher, and time the two."""
         assert self.lines
         folder = stage_folder(self.root, pupil.stage.name)
         aside = folder.with_name(f".{folder.name}.tmp")
@@ -68,7 +70,8 @@ class Report:
             shutil.rmtree(left, ignore_errors=True)
         teacher_s, student_s = pupil.forward_seconds(batch)
         pipeline = load_pipeline(self.config.base, unet=pupil.student)
-        pipeline.save_pretrained(aside)
+        save_folder(pipeline, aside)
+        lineage.write(story(self.config, pupil), aside)
         if self.config.prompts:
             size = Size(*(8 * side for side in batch.noisy_BCHW.shape[2:]))
             sheet = side_by_side(

@@ -14,8 +14,8 @@ from ray.train.torch import TorchTrainer
 
 from ssd1b import tracking
 from ssd1b.elastic.feed import DATASET, Attempt, Delivery, Latents, attempts
-from ssd1b.family.files import resolve
 from ssd1b.home import home, tracking_uri
+from ssd1b.models.files import resolve
 from ssd1b.recipes.distill import Distillation
 from ssd1b.session import connect
 from ssd1b.training import checkpoint, journal, stages

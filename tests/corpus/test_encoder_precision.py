@@ -8,7 +8,7 @@ import torch
 
 from ssd1b.corpus import encoder
 from ssd1b.corpus.encoder import PartEncoder
-from ssd1b.family.files import load_vae
+from ssd1b.models.files import load_vae
 from ssd1b.recipes.encode import Encode
 
 CONFIG = Encode(name="t", manifest="t", model="nano", dtype="float16")

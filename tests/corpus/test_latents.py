@@ -17,7 +17,7 @@ from ssd1b.corpus import latents, manifest, pipeline
 from ssd1b.corpus.encoder import PartEncoder
 from ssd1b.corpus.ingest import ingest
 from ssd1b.corpus.latents import encode
-from ssd1b.family.files import load_vae
+from ssd1b.models.files import load_vae
 from ssd1b.recipes.encode import Encode
 from ssd1b.recipes.ingest import Ingest
 

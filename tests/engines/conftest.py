@@ -8,8 +8,8 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from ssd1b.engines.bundle import PARTS, Bundle, build
-from ssd1b.family.files import NANO
 from ssd1b.family.table import FAMILY
+from ssd1b.models.files import NANO
 
 
 @pytest.fixture(scope="session")

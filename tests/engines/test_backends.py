@@ -9,7 +9,7 @@ from ssd1b.engines.bundle import open_engine
 from ssd1b.engines.checks import random_adapter
 from ssd1b.engines.graph import call, example_rows
 from ssd1b.engines.on_torch import TorchEngine
-from ssd1b.family.files import load_unet
+from ssd1b.models.files import load_unet
 
 TOKENS = 32
 TOLERANCE = {"torch": 1e-6, "onnxruntime": 1e-4, "openvino": 1e-4}

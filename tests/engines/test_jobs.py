@@ -13,7 +13,7 @@ from jobs import benchmark, export
 from ssd1b import tracking
 from ssd1b.adapters.formats import read
 from ssd1b.engines.bundle import open_engine
-from ssd1b.family.files import load_unet
+from ssd1b.models.files import load_unet
 from ssd1b.recipes.benchmark import Benchmark
 from ssd1b.recipes.export import Export
 from ssd1b.recipes.lora import Lora

@@ -6,7 +6,7 @@ import torch
 from ssd1b.engines.bundle import Bundle, open_engine
 from ssd1b.engines.checks import random_adapter
 from ssd1b.engines.graph import call, example_rows
-from ssd1b.family.files import load_unet
+from ssd1b.models.files import load_unet
 from ssd1b.sampling.denoise import Request, generate
 
 BACKENDS = ("torch", "onnxruntime", "openvino")

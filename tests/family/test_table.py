@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ssd1b.family.describe import describe, description, heading, measured_member, row
 from ssd1b.family.measure import anatomy
 from ssd1b.family.table import FAMILY, PUBLISHED, new_unet, teacher_of
+from ssd1b.models.describe import describe, description, heading, measured_subject, row
 from ssd1b.sizes import Size
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ TFLOPS = {"sdxl": 6.76, "ssd-1b": 4.21, "segmind-vega": 2.82, "koala-1b": 3.43, 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters_and_blocks_equal_the_published_counts(name: str) -> None:
-    measured = measured_member(name, None)
+    measured = measured_subject(name, None)
     assert measured.parameters == PARAMETERS[name] == PUBLISHED[name]
     assert (measured.transformer_blocks, measured.resnets) == BLOCKS[name]
     assert measured.fp16_bytes == 2 * PARAMETERS[name]
@@ -42,12 +42,12 @@ def test_parameters_and_blocks_equal_the_published_counts(name: str) -> None:
 
 @pytest.mark.parametrize("name", TFLOPS)
 def test_work_at_1024_px_is_within_a_percent_of_what_is_published(name: str) -> None:
-    assert measured_member(name, None).size == "1024x1024"
-    assert measured_member(name, None).tflops == pytest.approx(TFLOPS[name], rel=0.01)
+    assert measured_subject(name, None).size == "1024x1024"
+    assert measured_subject(name, None).tflops == pytest.approx(TFLOPS[name], rel=0.01)
 
 
 def test_work_grows_with_the_size_and_is_a_call_of_that_size() -> None:
-    small, wide, tall = (measured_member("nano-sdxl", Size.parse(size)) for size in ("128x128", "256x128", "128x256"))
+    small, wide, tall = (measured_subject("nano-sdxl", Size.parse(size)) for size in ("128x128", "256x128", "128x256"))
     assert wide.tflops == tall.tflops
     assert 1.5 < wide.tflops / small.tflops < 2.5
     assert (small.size, wide.size) == ("128x128", "256x128")
@@ -57,7 +57,7 @@ def test_work_grows_with_the_size_and_is_a_call_of_that_size() -> None:
 def test_a_nano_twin_has_the_same_anatomy(name: str) -> None:
     assert anatomy(FAMILY[f"nano-{name}"]) == anatomy(FAMILY[name])
     assert teacher_of(f"nano-{name}") == (f"nano-{teacher_of(name)}" if teacher_of(name) else None)
-    assert measured_member(f"nano-{name}", None).parameters < PARAMETERS[name] / 100
+    assert measured_subject(f"nano-{name}", None).parameters < PARAMETERS[name] / 100
 
 
 def test_nano_widths_leave_the_student_under_sixty_percent() -> None:

@@ -8,7 +8,7 @@ import pytest
 from jobs import evaluate
 from ssd1b import tracking
 from ssd1b.evaluation.gates import decide
-from ssd1b.family.files import NANO
+from ssd1b.models.files import NANO
 from ssd1b.recipes.evaluate import RECIPES
 from ssd1b.recipes.promote import Thresholds
 

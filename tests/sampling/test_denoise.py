@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssd1b.engines.on_torch import TorchEngine
-from ssd1b.family.files import NANO, load_pipeline, load_unet
+from ssd1b.models.files import NANO, load_pipeline, load_unet
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.denoise import Request, advance, generate, start
 from ssd1b.sampling.prompts import Prompts

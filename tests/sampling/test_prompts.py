@@ -7,7 +7,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ssd1b.family.files import NANO, load_pipeline
+from ssd1b.models.files import NANO, load_pipeline
 from ssd1b.sampling.prompts import WINDOWS, Prompts
 from ssd1b.sampling.weights import Span, parse, plain
 

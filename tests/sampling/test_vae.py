@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ssd1b.corpus import shipped
-from ssd1b.family.files import load_vae
+from ssd1b.models.files import load_vae
 from ssd1b.sampling.decode import Decoder, to_pictures
 from ssd1b.sampling.vae import Vae, in_tiles, running_dtype
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import CLIPTokenizer
 
-from ssd1b.family.files import NANO
+from ssd1b.models.files import NANO
 from ssd1b.sampling.weights import Span, plain
 from ssd1b.sampling.windows import cut, pack, tokenize
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from ssd1b import tracking
-from ssd1b.family.files import NANO, load_unet
+from ssd1b.models.files import NANO, load_unet
 
 TARGETS = ("attn1.to_q", "attn1.to_v", "attn2.to_k", "attn2.to_out.0")
 

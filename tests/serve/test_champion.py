@@ -16,8 +16,8 @@ from serve.replica import Replica
 from serve.request import Generation, GenerationRequest, LoraChoice, RequestError
 from ssd1b import tracking
 from ssd1b.engines.bundle import Bundle
-from ssd1b.family.files import NANO
 from ssd1b.home import home
+from ssd1b.models.files import NANO
 from ssd1b.sizes import NANO_BUCKETS, SDXL_BUCKETS, Size
 
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ssd1b.family.files import NANO
 from ssd1b.family.table import new_unet
+from ssd1b.models.files import NANO
 
 CAPTIONS = ["a red apple, flat vector style", "apple", "a green pear, 3d render style"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ssd1b import tracking
-from ssd1b.family.files import load_unet
+from ssd1b.models.files import load_unet
 from ssd1b.recipes.distill import Distillation, Stage
 from ssd1b.training import journal
 from ssd1b.training.trainer import distill

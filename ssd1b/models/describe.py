@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ssd1b.command import show
@@ -11,6 +12,8 @@ from ssd1b.family.carve import declared
 from ssd1b.family.keep import everything
 from ssd1b.family.measure import Measure, anatomy, measure, removed
 from ssd1b.family.table import FAMILY, PUBLISHED, member, teacher_of
+from ssd1b.models.detect import detect
+from ssd1b.models.files import resolve, shapes_of
 from ssd1b.sizes import Size
 
 NAME = max(map(len, FAMILY))
@@ -22,6 +25,8 @@ class Description:
     """One line of the table."""
 
     name: str
+    found: str | None
+    """What a file was found to be; None for a member."""
     teacher: str | None
     measure: Measure
     share: float | None
@@ -36,6 +41,7 @@ class Description:
             **asdict(self.measure),
             "fp16_bytes": self.measure.fp16_bytes,
             "published_parameters": published,
+            "found": self.found,
             "teacher": self.teacher,
             "share_of_teacher": self.share,
             "anatomy": self.anatomy,
@@ -44,14 +50,16 @@ class Description:
 
 
 def describe(names: Sequence[str] = (), size: Size | None = None) -> dict[str, Any]:
-    """Print a table of the named members (none named: all) and return it.
+    """Print a table of the named members and model files (none named: all members) and return it.
+
+    A file or a folder is described by what the names and shapes of its weights say; they are not read.
 
     Raises:
-        ValueError: no such member, or a size that a UNet cannot be called at.
+        ValueError: no such member or file, one that is no UNet, or a size that a UNet cannot be called at.
     """
     names = names or list(FAMILY)
     for name in names:
-        member(name)
+        subject(name)
     for line in heading():
         show(line)
     described = []
@@ -65,19 +73,57 @@ def describe(names: Sequence[str] = (), size: Size | None = None) -> dict[str, A
     return {"members": {each.name: each.as_json() for each in described}}
 
 
-def description(name: str, size: Size | None = None) -> Description:
-    config, teacher = member(name), teacher_of(name)
-    measured, share, gone = measured_member(name, size), None, {}
-    if teacher is not None:
-        share = measured.parameters / measured_member(teacher, size).parameters
-        gone = removed(everything(member(teacher)), declared(member(teacher), config))
-    return Description(name=name, teacher=teacher, measure=measured, share=share, anatomy=anatomy(config), removed=gone)
+@dataclass(frozen=True)
+class Subject:
+    """What is described."""
+
+    name: str
+    config: Mapping[str, Any]
+    member: str | None
+    """The member of the family that it is."""
+    found: str | None = None
+    """What a file was found to be."""
 
 
 @cache
-def measured_member(name: str, size: Size | None) -> Measure:
-    """Measure a member once."""
-    return measure(member(name), size)
+def subject(name: str) -> Subject:
+    """Return a member of the family, or what a model source on this machine is.
+
+    Raises:
+        ValueError: neither.
+    """
+    local = name == "nano" or Path(name).exists() or Path(name).suffix == ".safetensors"
+    if name in FAMILY or not local:
+        return Subject(name, member(name), name)
+    where = Path(resolve(name)[0])
+    detected = detect(shapes_of(where), where=name)
+    kind = detected.member or "a student of its own"
+    return Subject(where.name, detected.config, detected.member, f"{kind}, names of {detected.layout}, in {where}")
+
+
+def description(name: str, size: Size | None = None) -> Description:
+    """Describe a member of the family or a model file."""
+    what = subject(name)
+    config, teacher = what.config, teacher_of(what.member) if what.member else None
+    measured, share, gone = measured_subject(name, size), None, {}
+    if teacher is not None:
+        share = measured.parameters / measured_subject(teacher, size).parameters
+        gone = removed(everything(member(teacher)), declared(member(teacher), config))
+    return Description(
+        name=what.name,
+        found=what.found,
+        teacher=teacher,
+        measure=measured,
+        share=share,
+        anatomy=anatomy(config),
+        removed=gone,
+    )
+
+
+@cache
+def measured_subject(name: str, size: Size | None) -> Measure:
+    """Measure a member or a file once."""
+    return measure(subject(name).config, size)
 
 
 def heading() -> list[str]:
@@ -99,6 +145,8 @@ def row(each: Description) -> str:
 def story(each: Description) -> list[str]:
     """Return a member's anatomy and what was removed, in lines of at most 110 columns."""
     lines = [f"{each.name:{NAME}} {each.anatomy}"]
+    if each.found:
+        lines.append(f"{'':{NAME}} {each.found}")
     if each.removed:
         gone = "; ".join(f"{place}: {what}" for place, what in each.removed.items())
         lines += textwrap.wrap(

@@ -1,0 +1,54 @@
+"""The lineage of a student in training, from the recipe and the run."""
+
+import json
+import os
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+from ssd1b.family.measure import anatomy, native_size, removed
+from ssd1b.home import home
+from ssd1b.models.files import resolve
+from ssd1b.models.lineage import Lineage, Trained, licence_of
+from ssd1b.recipes.distill import Distillation
+from ssd1b.training.pupil import Pupil
+
+
+def story(config: Distillation, pupil: Pupil) -> Lineage:
+    """Return where the student of a stage that has just ended comes from."""
+    teacher_parameters, parameters = pupil.sizes
+    return Lineage(
+        name=config.registered_name,
+        base=config.base,
+        base_parameters=teacher_parameters,
+        parameters=parameters,
+        anatomy=anatomy(pupil.student.config),
+        chosen=f"declared for {config.student}, carved part by part as the stages say",
+        removed=removed(pupil.plan.whole, pupil.kept),
+        keep_map=pupil.kept,
+        licence=licence_of(Path(resolve(config.base)[0])),
+        size_px=native_size(pupil.student.config).height,
+        trained=tuple(
+            Trained(
+                stage=stage.name,
+                teacher=stage.teacher,
+                carved=stage.carve,
+                steps=stage.steps,
+                rows_per_step=config.global_batch,
+                lr=stage.lr,
+                weights=asdict(stage.weights),
+            )
+            for stage in config.stages[: pupil.index + 1]
+        ),
+        data=data(config),
+        commit=os.environ.get("SSD1B_COMMIT"),
+        versions={name: version(name) for name in ("torch", "diffusers")},
+    )
+
+
+def data(config: Distillation) -> str:
+    """Say what the latents of a run are."""
+    summary = home() / "latents" / config.latents / "_summary.json"
+    kept = json.loads(summary.read_text())["rows_kept"] if summary.exists() else None
+    count = f", {kept:,} pictures with their captions" if kept else ""
+    return f"the latents `{config.latents}`{count}, seed {config.seed}, {config.drop_share:.0%} of captions dropped"
