@@ -3,7 +3,6 @@
 `full_size` instead carves the real SDXL (random weights) to SSD-1B, saves it, reads it again and calls both.
 """
 
-from pathlib import Path
 from typing import Any
 
 from ssd1b import tracking
@@ -11,7 +10,7 @@ from ssd1b.command import main
 from ssd1b.engines.benchmark import measure
 from ssd1b.engines.bundle import built
 from ssd1b.home import home
-from ssd1b.models.files import resolve
+from ssd1b.models.local import folder_of
 from ssd1b.pruning.full_size import full_size
 from ssd1b.recipes.benchmark import RECIPES, Benchmark, FullSize
 
@@ -21,7 +20,7 @@ def run(config: Benchmark | FullSize) -> dict[str, Any]:
         return full_size(config)
     bundles = {}
     for name, source in (("teacher", config.teacher), (config.name, config.student)):
-        folder = tracking.download(source) if source.startswith("models:/") else Path(resolve(source)[0])
+        folder = tracking.download(source) if source.startswith("models:/") else folder_of(source)
         held = {"slots": config.slots, "rank": config.rank}
         bundles[name] = built(folder, home() / "bundles", name=name, base=source, **held).folder
     teacher, student = bundles.values()

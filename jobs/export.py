@@ -1,6 +1,5 @@
 """Export a model as an engine bundle, check it, time it, register it: python -m jobs.export nano."""
 
-from pathlib import Path
 from typing import Any
 
 from ssd1b import tracking
@@ -8,13 +7,13 @@ from ssd1b.command import main, show
 from ssd1b.engines.bundle import Bundle, built
 from ssd1b.engines.export import check, step_times
 from ssd1b.home import home
-from ssd1b.models.files import resolve
+from ssd1b.models.local import folder_of
 from ssd1b.recipes.export import RECIPES, Export
 
 
 def run(config: Export) -> dict[str, Any]:
     version = tracking.find(config.model) if config.model.startswith("models:/") else None
-    folder = tracking.download(version.uri) if version else Path(resolve(config.model)[0])
+    folder = tracking.download(version.uri) if version else folder_of(config.model)
     root = home() / "bundles"
     base = version.uri if version else config.model
     held = {"slots": config.slots, "rank": config.rank}
@@ -22,7 +21,7 @@ def run(config: Export) -> dict[str, Any]:
     bundle = Bundle.load(made.folder, config.backend)
     show(f"bundle {bundle.folder}: {len(bundle.manifest['files'])} files, {bundle.size_bytes / 2**20:.1f} MiB")
     teacher = Bundle.load(
-        built(Path(resolve(config.teacher)[0]), root, name="teacher", base=config.teacher, **held).folder,
+        built(folder_of(config.teacher), root, name="teacher", base=config.teacher, **held).folder,
         config.backend,
     )
     registered = {found.name: found for found in reversed(tracking.versions({"kind": "lora", "base": config.name}))}

@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from ssd1b.engines.on_torch import TorchEngine
 from ssd1b.evaluation import metrics
 from ssd1b.evaluation.report import sheet
 from ssd1b.evaluation.scorer import Scorer
-from ssd1b.models.files import load_unet, load_vae, resolve
+from ssd1b.models.files import load_unet, load_vae
+from ssd1b.models.local import folder_of
 from ssd1b.recipes.evaluate import Evaluate
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.denoise import Request, advance, generate, start
@@ -43,8 +43,7 @@ class Model:
     @staticmethod
     def load(source: str) -> "Model":
         """Load a source (ssd1b.models.files) for the torch engine."""
-        folder = Path(resolve(source)[0])
-        return Model(TorchEngine(load_unet(source)), Prompts.load(folder), Decoder(load_vae(source)))
+        return Model(TorchEngine(load_unet(source)), Prompts.load(folder_of(source)), Decoder(load_vae(source)))
 
     @property
     def parameters(self) -> int:

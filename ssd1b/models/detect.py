@@ -28,6 +28,11 @@ from ssd1b.models.sgm import unet_modules, unet_pairs
 Config = dict[str, Any]
 
 SGM = "model.diffusion_model."
+OTHERS = (
+    "first_stage_model.", "conditioner.", "cond_stage_model.", "model_ema.", "alphas_cumprod", "betas", "sqrt_",
+    "log_one_minus", "posterior_", "denoiser.", "lvlb_weights", "v_pred", "ztsnr",
+)  # fmt: skip
+"""What else a whole SGM checkpoint holds."""
 REFINER = (384, 768, 1536, 1536)
 CHANNELS = {
     9: "an inpainting UNet (picture, mask and masked picture)",
@@ -69,9 +74,12 @@ def detect(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None = None,
     anatomy = diffusers_anatomy(found) if layout == "diffusers" else sgm_anatomy(found)
     modules = {theirs: ours for ours, theirs in unet_modules(anatomy).items()} if layout == "sgm" else {}
     ours = {renamed(name, modules) or name: shape for name, shape in found.items()}
+    strays = {name: shape for name, shape in shapes.items() if prefix and not name.startswith((prefix, *OTHERS))}
     if not whole(anatomy, ours):
         nearest, sentence = nearest_member(ours)
-        raise misfit(member_shapes(nearest or "sdxl"), ours, where, near=sentence)
+        kin = member_shapes(nearest or "sdxl")
+        names = unet_pairs(list(kin), everything(FAMILY[nearest or "sdxl"])) if layout == "sgm" else identity(kin)
+        raise misfit(under(prefix, their_shapes(names, kin)), under(prefix, found) | strays, where, near=sentence)
     derived = facts(ours, anatomy)
     refuse(derived, where)
     try:
@@ -84,8 +92,13 @@ def detect(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None = None,
     expected = shapes_of_config(full, where)
     theirs = their_shapes(detected.pairs(list(expected)), expected)
     if theirs != found:
-        raise misfit(theirs, found, where, near=nearest_member(ours)[1])
+        raise misfit(under(prefix, theirs), under(prefix, found) | strays, where, near=nearest_member(ours)[1])
     return detected
+
+
+def under(prefix: str, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Return the names as they stand in the file."""
+    return {prefix + name: shape for name, shape in shapes.items()}
 
 
 def whole(anatomy: KeepMap, ours: Mapping[str, Shape]) -> bool:

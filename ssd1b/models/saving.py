@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ssd1b.family.keep import everything
+from ssd1b.models.aligned import write_aligned
 from ssd1b.models.aside import new_file, new_folder
 from ssd1b.models.detect import member_of
 from ssd1b.models.misfit import LORA
@@ -163,7 +163,7 @@ def converted(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> dict[
 
 def write(tensors: dict[str, Tensor], path: Path, labels: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, metadata=labels)
+    write_aligned(tensors, path, labels)
 
 
 def file_name(stem: str, variant: str | None) -> str:

@@ -54,7 +54,7 @@ class Distillation:
     global_batch: int = 32
     """Rows of an optimizer step, whatever the number of workers."""
     student: str = "ssd-1b"
-    """What the base is carved to: a member of the family, or a keep_map.json of jobs.carve, where all nodes reach it."""
+    """What the base is carved to: a member of the family, or a keep_map.json that all nodes can reach."""
     slices: int = 4
     """Slices a global batch is dealt in; a world size that divides it wastes nothing."""
     num_workers: tuple[int, int] = (1, 2)

@@ -28,7 +28,8 @@ from ssd1b.engines.checks import worst
 from ssd1b.engines.graph import call, example_rows
 from ssd1b.engines.on_torch import TorchEngine
 from ssd1b.home import home
-from ssd1b.models.files import load_unet, resolve
+from ssd1b.models.files import load_unet
+from ssd1b.models.local import folder_of
 from ssd1b.recipes.lora import Lora
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.denoise import Request, generate
@@ -92,7 +93,7 @@ def train(config: Lora) -> dict[str, Any]:
     """
     examples = read_examples(config.latents, config.style)
     uri = tracking.find(config.model).uri if config.model.startswith("models:/") else config.model
-    folder = tracking.download(uri) if uri.startswith("models:/") else Path(resolve(uri)[0])
+    folder = tracking.download(uri) if uri.startswith("models:/") else folder_of(uri)
     unet, prompts = load_unet(str(folder)), Prompts.load(folder)
     torch.manual_seed(config.seed)
     model = adapted_model(unet, config)

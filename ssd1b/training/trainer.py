@@ -14,6 +14,7 @@ from ray.train.torch import TorchTrainer
 
 from ssd1b import tracking
 from ssd1b.elastic.feed import DATASET, Attempt, Delivery, Latents, attempts
+from ssd1b.family.keep import read_keep_map
 from ssd1b.home import home, tracking_uri
 from ssd1b.models.files import resolve
 from ssd1b.recipes.distill import Distillation
@@ -114,6 +115,8 @@ def identity(config: Distillation, latents: Latents) -> dict[str, str]:
     same = {"recipe": {**asdict(config), **dict.fromkeys(MAY_CHANGE)}, "latents": latents.fingerprint()}
     same |= {f"teacher {stage.teacher}": weights_of(stage.teacher) for stage in config.stages}
     same |= {f"base {config.base}": weights_of(config.base)}
+    if config.student.endswith(".json"):
+        same |= {f"keep map {config.student}": asdict(read_keep_map(Path(config.student)))}
     return {name: hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16] for name, value in same.items()}
 
 
@@ -125,13 +128,15 @@ MAY_CHANGE = (
 
 
 def weights_of(source: str) -> str:
-    """Return a digest of a source's UNet where it lies in a folder, else its name.
+    """Return a digest of a source's file, or of its UNet where it lies in a folder; of a hub id its name.
 
     Raises:
         ValueError: no such source.
     """
     where, delta = resolve(source)
-    files = sorted((Path(where) / "unet").glob("*.safetensors")) + ([delta] if delta else [])
+    path = Path(where)
+    files = [path] if path.is_file() else sorted((path / "unet").glob("*.safetensors"))
+    files += [delta] if delta else []
     return "-".join([where if not files else "", *(checkpoint.sha256(file) for file in files)])
 
 

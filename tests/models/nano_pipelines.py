@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from ssd1b.family.table import SD15_LINE, new_unet
 from ssd1b.models.files import load_pipeline, save_folder
 
-LINE = dict.fromkeys(SD15_LINE, "sd-1.5")
-
-
 STUDENTS = ("nano-ssd-1b", "nano-sd-tiny")
 """One of the SDXL line and one of the SD-1.5 line."""
 

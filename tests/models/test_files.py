@@ -21,6 +21,7 @@ from ssd1b.models.files import (
     shapes_of,
     unet_config,
 )
+from ssd1b.models.local import folder_of
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +204,17 @@ def test_shapes_are_told_without_loading(saved: dict[str, Path]) -> None:
     assert shapes_of(folder) == shapes_of(folder / "unet") == expected
     assert shapes_of(folder / "unet" / "diffusion_pytorch_model.safetensors") == expected
     assert unet_config(folder)["block_out_channels"] == [32, 64, 64]
+
+
+def test_a_single_file_becomes_a_folder_once_for_those_who_need_one(home: Path) -> None:
+    path = save_single_file(load_pipeline("nano"), home / "one.safetensors", torch.float16)
+    folder = folder_of(str(path))
+    assert folder.parent == home / "converted"
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert folder_of(str(path)) == folder
+    assert before == {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    assert same(weights_of(load_pipeline(str(folder))), weights_of(load_pipeline(str(path))))
+    save_single_file(load_pipeline("nano+retro"), path, torch.float16)
+    assert folder_of(str(path)) != folder, "another file under the same name"
+    assert folder_of(str(folder)) == folder
+    assert folder_of("nano+retro") == NANO

@@ -57,23 +57,27 @@ sys.modules["ssd1b"] = None
 import numpy, torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 drawn = []
-for kind, folder in zip((StableDiffusionXLPipeline, StableDiffusionPipeline), sys.argv[1:3]):
+for kind, folder in zip((StableDiffusionXLPipeline, StableDiffusionPipeline) * 2, sys.argv[2:], strict=True):
     pipeline = kind.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
     size = dict(height=64, width=64, num_inference_steps=2, output_type="np")
     drawn.append(pipeline("a red apple", generator=torch.Generator().manual_seed(11), **size).images[0])
-numpy.save(sys.argv[3], drawn)
+numpy.save(sys.argv[1], drawn)
 """
 
 
 def test_plain_diffusers_draws_the_same_pictures(saved: dict[str, Path], tmp_path: Path) -> None:
-    """In a process in which this project cannot be imported."""
+    """In a process in which this project cannot be imported, from halves and from float32."""
+    made = [pipeline_of(student) for student in STUDENTS]
+    whole = [save_folder(each, tmp_path / f"whole-{i}") for i, each in enumerate(made)]
+    folders = [*(saved[student] for student in STUDENTS), *whole]
     done = subprocess.run(
-        [sys.executable, "-c", PLAIN, *(str(saved[student]) for student in STUDENTS), str(tmp_path / "drawn.npy")],
+        [sys.executable, "-c", PLAIN, str(tmp_path / "drawn.npy"), *map(str, folders)],
         capture_output=True, text=True, timeout=120, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    for drawn, student in zip(np.load(tmp_path / "drawn.npy"), STUDENTS, strict=True):
-        assert np.array_equal(drawn, picture(load_pipeline(str(saved[student]))))
+    ours = [*(load_pipeline(str(saved[student])) for student in STUDENTS), *made]
+    for drawn, pipeline in zip(np.load(tmp_path / "drawn.npy"), ours, strict=True):
+        assert np.array_equal(drawn, picture(pipeline))
 
 
 def test_plain_diffusers_reads_the_single_file(saved: dict[str, Path], tmp_path: Path) -> None:
@@ -137,7 +141,7 @@ def test_a_save_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(saving, "save_file", full)
+    monkeypatch.setattr(saving, "write_aligned", full)
     made = pipeline_of("nano-sd-tiny")
     for save, name in ((save_folder, "model"), (save_single_file, "one.safetensors")):
         with pytest.raises(OSError, match="No space left"):
