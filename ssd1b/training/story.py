@@ -9,7 +9,7 @@ from pathlib import Path
 from ssd1b.family.measure import anatomy, native_size, removed
 from ssd1b.home import home
 from ssd1b.models.files import resolve
-from ssd1b.models.lineage import Lineage, Trained, licence_of
+from ssd1b.models.lineage import Lineage, Trained, licence_of, read
 from ssd1b.recipes.distill import Distillation
 from ssd1b.training.pupil import Pupil
 
@@ -23,7 +23,7 @@ def story(config: Distillation, pupil: Pupil) -> Lineage:
         base_parameters=teacher_parameters,
         parameters=parameters,
         anatomy=anatomy(pupil.student.config),
-        chosen=f"declared for {config.student}, carved part by part as the stages say",
+        chosen=f"{chosen(config.student)}, carved part by part as the stages say",
         removed=removed(pupil.plan.whole, pupil.kept),
         keep_map=pupil.kept,
         licence=licence_of(Path(resolve(config.base)[0])),
@@ -44,6 +44,12 @@ def story(config: Distillation, pupil: Pupil) -> Lineage:
         commit=os.environ.get("SSD1B_COMMIT"),
         versions={name: version(name) for name in ("torch", "diffusers")},
     )
+
+
+def chosen(student: str) -> str:
+    """Say how it was decided what stays: what jobs.carve noted beside a keep map, or that it was declared."""
+    told = read(Path(student).parent) if student.endswith(".json") else None
+    return told.chosen if told else f"declared for {student}"
 
 
 def data(config: Distillation) -> str:
