@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
@@ -20,8 +21,10 @@ from ssd1b.engines.on_torch import TorchEngine
 from ssd1b.evaluation import metrics
 from ssd1b.evaluation.report import sheet
 from ssd1b.evaluation.scorer import Scorer
-from ssd1b.models.files import load_unet, load_vae
+from ssd1b.models.files import load_pipeline, load_unet, load_vae
 from ssd1b.models.local import folder_of
+from ssd1b.pruning.calibration import asks, of_corpus
+from ssd1b.pruning.sensitivity import error, outputs
 from ssd1b.recipes.evaluate import Evaluate
 from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.denoise import Request, advance, generate, start
@@ -79,6 +82,7 @@ def compare(config: Evaluate, student_source: str) -> Comparison:
         show(f"{name}: {len(prompts)} pictures of {config.steps} steps in {time.monotonic() - started:.1f} s")
     numbers = {
         **measure(scorer, prompts, pictures),
+        **output_errors(models["teacher"].engine.unet, models["student"].engine.unet, config),
         **sizes(models["teacher"], models["student"]),
         **step_times(models["teacher"], models["student"], config),
     }
@@ -147,6 +151,19 @@ def measure(scorer: Scorer, prompts: list[str], pictures: Mapping[str, Tensor]) 
         numbers |= {f"{name}_paired": float(paired_N.mean()), f"{name}_unrelated": float(unrelated_N.mean())}
         numbers |= metrics.ratio(paired_N, unrelated_N).named(f"{name}_ratio")
     return numbers
+
+
+def output_errors(teacher: UNet2DConditionModel, student: UNet2DConditionModel, config: Evaluate) -> dict[str, float]:
+    """Return how far the student's noise estimates are from the teacher's, on noisy latents of the corpus.
+
+    Mean squared difference over the mean square of the teacher's, at timesteps spread evenly over the schedule.
+    """
+    pipeline = load_pipeline(config.teacher, unet=teacher)
+    found = {}
+    for split in SPLITS:
+        asked = asks(pipeline, of_corpus(pipeline, config.error_pictures, split), config.seed)
+        found[f"{split}_output_error"] = error(outputs(student, asked), outputs(teacher, asked))
+    return found
 
 
 def sizes(teacher: Model, student: Model) -> dict[str, float]:

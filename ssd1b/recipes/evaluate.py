@@ -29,6 +29,8 @@ class Evaluate:
     sampler: str = "dpmpp_2m"
     batch: int = 16
     """Pictures made at a time."""
+    error_pictures: int = 32
+    """Pictures of each split that the two models' noise estimates are compared on."""
     timing_rounds: int = 8
     """How often the two models' steps are timed in turn."""
     sheet_prompts: int = 12
@@ -43,7 +45,15 @@ def nano() -> Evaluate:
 def debug() -> Evaluate:
     """A few pictures in a few steps: proves the path, measures nothing worth knowing."""
     return Evaluate(
-        name="ssd1b-nano", teacher="nano", prompts=3, steps=2, guidance=1.0, batch=6, timing_rounds=2, sheet_prompts=4
+        name="ssd1b-nano",
+        teacher="nano",
+        prompts=3,
+        steps=2,
+        guidance=1.0,
+        batch=6,
+        timing_rounds=2,
+        sheet_prompts=4,
+        error_pictures=2,
     )
 
 

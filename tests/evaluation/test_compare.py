@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from ssd1b.evaluation.compare import Model, choose, draw, sizes, step_times
+from ssd1b.evaluation.compare import Model, choose, draw, output_errors, sizes, step_times
+from ssd1b.models.files import load_unet
 from ssd1b.recipes.evaluate import RECIPES
 
 CONFIG = RECIPES["nano"]()
@@ -38,6 +39,17 @@ def test_a_model_against_itself_is_the_same_size_and_about_as_fast(model: Model)
     times = step_times(model, model, dataclasses.replace(CONFIG, timing_rounds=5), batch=1)
     assert times["step_ms_teacher"] > 0
     assert 0.5 < times["step_speedup"] < 2
+
+
+def test_noise_estimates_are_compared_on_both_splits(model: Model) -> None:
+    few = dataclasses.replace(CONFIG, teacher="nano", error_pictures=3)
+    expert = load_unet("nano+retro")
+    assert output_errors(model.engine.unet, model.engine.unet, few) == {
+        "heldout_output_error": 0, "train_output_error": 0,
+    }  # fmt: skip
+    found = output_errors(model.engine.unet, expert, few)
+    assert all(0 < value < 1 for value in found.values())
+    assert found == output_errors(model.engine.unet, expert, few), "the same question got two answers"
 
 
 def test_a_picture_does_not_depend_on_its_batch(model: Model) -> None:
