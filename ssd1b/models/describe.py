@@ -92,8 +92,10 @@ def subject(name: str) -> Subject:
     Raises:
         ValueError: neither.
     """
-    local = name == "nano" or Path(name).exists() or Path(name).suffix == ".safetensors"
-    if name in FAMILY or not local:
+    path = Path(name)
+    # a folder that happens to be called like a misspelt member is no model
+    folder = path.is_dir() and ("/" in name or any((path / each).exists() for each in ("model_index.json", "unet")))
+    if name in FAMILY or not (name == "nano" or folder or path.is_file() or path.suffix == ".safetensors"):
         return Subject(name, member(name), name)
     where = Path(resolve(name)[0])
     detected = detect(shapes_of(where), where=name)
