@@ -168,21 +168,24 @@ def measured(lineage: Lineage) -> str:
     found = lineage.evaluation
     if found is None:
         return "\n".join(["## Evaluation", "", "Not evaluated yet.", ""])
+    ends = {f"{name}_{end}" for name in found.numbers for end in ("low", "high")} & found.numbers.keys()
     rows = [
-        f"| {name} | {'not measured' if value is None else f'{value:,.5g}'} |" for name, value in found.numbers.items()
+        f"| {name} | {value(found, name)} | {interval(found, name)} |" for name in found.numbers if name not in ends
     ]
-    return "\n".join(
-        [
-            "## Evaluation",
-            "",
-            f"Against `{found.against}`: {found.how}.",
-            "",
-            "| measure | value |",
-            "| --- | --- |",
-            *rows,
-            "",
-        ]
-    )
+    head = ["| measure | value | 95 % |", "| --- | --- | --- |"]
+    return "\n".join(["## Evaluation", "", f"Against `{found.against}`: {found.how}.", "", *head, *rows, ""])
+
+
+def value(found: Evaluation, name: str) -> str:
+    """Return a number as people read it."""
+    number = found.numbers.get(name)
+    return "not measured" if number is None else f"{number:,.5g}"
+
+
+def interval(found: Evaluation, name: str) -> str:
+    """Return the interval of a measure; numbers NAME_low and NAME_high are its ends."""
+    low, high = (found.numbers.get(f"{name}_{end}") for end in ("low", "high"))
+    return "" if low is None or high is None else f"{low:,.3g} to {high:,.3g}"
 
 
 def limits(lineage: Lineage) -> str:

@@ -58,12 +58,12 @@ def test_the_card_says_what_was_and_what_was_not_done() -> None:
         "None yet", "Not evaluated yet.", "## Limits and bias", "openrail++, as the base's card says",
     ):  # fmt: skip
         assert words in bare
-    full = card(replace(
-        TOLD, trained=(TRAINED,), data="the latents `sdxl`", limits=("It cannot draw hands.",), licence="other",
-        evaluation=Evaluation(against="nano", how="24 prompts", numbers={"score": 0.912345, "fid": None}),
-    ))  # fmt: skip
+    numbers = {"score": 0.912345, "score_low": 0.8, "score_high": 1.05, "fid": None}
+    found = Evaluation(against="nano", how="24 prompts", numbers=numbers)
+    more = {"trained": (TRAINED,), "data": "the latents `sdxl`", "limits": ("It cannot draw hands.",)}
+    full = card(replace(TOLD, licence="other", evaluation=found, **more))
     for words in ("| mid | `teachers/one` | mid | 51,000 | 32 | 1e-05 | task 1, output 0.5 |", "on the latents `sdxl`",
-                  "Against `nano`: 24 prompts.", "| score | 0.91234 |", "| fid | not measured |",
+                  "Against `nano`: 24 prompts.", "| score | 0.91234 | 0.8 to 1.05 |", "| fid | not measured |  |",
                   "- It cannot draw hands.", "the base names none"):  # fmt: skip
         assert words in full, words
     assert "None yet" not in full
