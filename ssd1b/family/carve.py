@@ -18,6 +18,9 @@ from torch import Tensor
 from ssd1b.family.keep import Block, KeepMap, Layer, check, everything, read_keep_map, student_config
 from ssd1b.family.table import member
 
+SHIPPED = Path(__file__).parents[1] / "assets" / "keep_maps"
+"""Maps that were chosen by measurement: nano-measured.json by `python -m jobs.carve nano --params 4672516`."""
+
 KEEP: dict[tuple[int, int], tuple[int, ...]] = {
     (10, 4): (0, 1, 2, 6),
     (10, 2): (0, 1),
@@ -32,13 +35,16 @@ carving through SSD-1B and at once agree."""
 
 
 def keep_map(config: Mapping[str, Any], student: str) -> KeepMap:
-    """Return the map from a UNet of a diffusers config to a student: a member of the family, or a keep map's file.
+    """Return the map from a UNet of a diffusers config to a student.
+
+    student: a member of the family, a map that ships here by its name ("nano-measured"), or a keep map's file.
 
     Raises:
         ValueError: no such student, or it is no smaller form of the UNet.
     """
-    if student.endswith(".json"):
-        kept = read_keep_map(Path(student))
+    shipped = SHIPPED / f"{student}.json"
+    if student.endswith(".json") or shipped.is_file():
+        kept = read_keep_map(shipped if shipped.is_file() else Path(student))
         check(everything(config), kept)
         return kept
     return declared(config, member(student))

@@ -47,9 +47,9 @@ def story(config: Distillation, pupil: Pupil) -> Lineage:
 
 
 def chosen(student: str) -> str:
-    """Say how it was decided what stays: what jobs.carve noted beside a keep map, or that it was declared."""
+    """Say how it was decided what stays: what jobs.carve noted beside a keep map, or whose blocks these are."""
     told = read(Path(student).parent) if student.endswith(".json") else None
-    return told.chosen if told else f"declared for {student}"
+    return told.chosen if told else f"the blocks of {student}"
 
 
 def data(config: Distillation) -> str:

@@ -206,3 +206,10 @@ def test_the_rules_agree_with_each_other() -> None:
             if first == between and (before, after) in KEEP:
                 through = tuple(KEEP[before, between][i] for i in KEEP[between, after])
                 assert through == KEEP[before, after], (before, between, after)
+
+
+def test_the_shipped_map_is_of_the_nano_teacher_and_as_large_as_ssd_1bs() -> None:
+    teacher = new_unet("nano-sdxl")
+    kept = keep_map(teacher.config, "nano-measured")
+    assert parameters(carve(teacher, kept)) == parameters(new_unet("nano-ssd-1b"))
+    assert kept != keep_map(teacher.config, "ssd-1b")
