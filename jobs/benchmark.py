@@ -1,21 +1,29 @@
 """Measure teacher against student on every engine of this machine: python -m jobs.benchmark nano.
 
 `full_size` instead carves the real SDXL (random weights) to SSD-1B, saves it, reads it again and calls both.
+`corpus_scale` instead takes fifteen million rows of metadata from Parquet to the first batch of an epoch.
+`data` instead reads pictures and latents, against other libraries: --set others=/path/to/python.
 """
 
 from typing import Any
 
 from ssd1b import tracking
 from ssd1b.command import main
-from ssd1b.engines.benchmark import measure
+from ssd1b.elastic.data_path import data_path
+from ssd1b.elastic.scale import corpus_scale
+from ssd1b.engines.benchmark import machine, measure
 from ssd1b.engines.bundle import built
 from ssd1b.home import home
 from ssd1b.models.local import folder_of
 from ssd1b.pruning.full_size import full_size
-from ssd1b.recipes.benchmark import RECIPES, Benchmark, FullSize
+from ssd1b.recipes.benchmark import RECIPES, Benchmark, CorpusScale, DataPath, FullSize
 
 
-def run(config: Benchmark | FullSize) -> dict[str, Any]:
+def run(config: Benchmark | FullSize | CorpusScale | DataPath) -> dict[str, Any]:
+    if isinstance(config, DataPath):
+        return {"machine": machine(["pillow", "pyarrow", "ray"]), **data_path(config)}
+    if isinstance(config, CorpusScale):
+        return corpus_scale(config)
     if isinstance(config, FullSize):
         return full_size(config)
     bundles = {}

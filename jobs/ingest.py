@@ -1,8 +1,8 @@
-"""Turn a corpus into a manifest: python -m jobs.ingest RECIPE."""
+"""Turn a corpus into a manifest, with a report in MLflow: python -m jobs.ingest RECIPE."""
 
 from ssd1b.command import main
-from ssd1b.corpus.ingest import ingest
+from ssd1b.corpus.record import recorded
 from ssd1b.recipes.ingest import RECIPES
 
 if __name__ == "__main__":
-    main(RECIPES, ingest)
+    main(RECIPES, recorded)

@@ -1,9 +1,8 @@
 """One actor of jobs.encode: a VAE that turns a part of the manifest into a part of the latents."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from ssd1b.corpus.decoding import Prepared, Row, decoders
 from ssd1b.corpus.manifest import write_table
-from ssd1b.corpus.pictures import cover_and_crop, decode
-from ssd1b.corpus.reasons import Reason, Reject
+from ssd1b.corpus.reasons import Reason
 from ssd1b.models.files import load_vae
 from ssd1b.recipes.encode import Encode
 from ssd1b.sampling.vae import Vae
-from ssd1b.sizes import Size
 
 # B batch, C colour (3) or latent (4) channels, H W pixels or latent pixels (an eighth)
 
@@ -44,46 +42,50 @@ SCHEMA = pa.schema(
 MADE_FROM = b"ssd1b.made_from"
 TALLY = b"ssd1b.tally"
 SELECTED_BY = ("style", "split", "subgroup")
-COPIED = ("sample_id", "captions", "split", "style", "concept")
-Row = dict[str, Any]
+ROW_GROUP_ROWS = 64
+"""Rows of a latents row group, 16 MiB at 1024 pixels: what the elastic order keeps side by side (elastic/passes.py), so
+that a reader who follows it reads no row that it does not use."""
 
 
 class PartEncoder:
-    """Encodes parts one after the other; pictures are decoded on threads while the VAE works on those before."""
+    """Encodes parts one after the other; pictures are decoded elsewhere while the VAE works on those before."""
 
     def __init__(self, config: Encode) -> None:
         self.config = config
         self.device = "cuda" if config.gpus_per_worker else "cpu"
         self.vae = Vae(load_vae(config.model).to(self.device), getattr(torch, config.dtype))
-        self.threads = ThreadPoolExecutor(config.decode_threads)
+        self.decoders = decoders(config)
         torch.set_num_threads(config.decode_threads)
 
-    def __call__(self, work: dict[str, str]) -> dict[str, int]:
-        """Write one part, unless none of its rows is selected, and return the counts."""
+    def __call__(self, work: dict[str, Any]) -> dict[str, Any]:
+        """Write one part, unless none of its rows is selected, and return the counts.
+
+        work: source and part (paths), made_from (what the part is to say of its origin), rows (of the source).
+        A source that cannot be read to its end gives the rows that can be read; its part will not count as finished.
+        """
         tally = Counter[str]()
-        rows = [row for batch in self.batches(Path(work["source"]), tally) for row in self.encode(batch, tally)]
+        broken: list[str] = []
+        rows = [row for batch in self.batches(work, tally, broken) for row in self.encode(batch, tally)]
         tally["rows_kept"] += len(rows)
         if rows:
-            told = {MADE_FROM: work["made_from"], TALLY: json.dumps(tally)}
+            told = {MADE_FROM: "" if broken else work["made_from"], TALLY: json.dumps(tally)}
             table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(told))
-            write_table(table, Path(work["part"]), row_group_rows=256)
+            write_table(table, Path(work["part"]), row_group_rows=ROW_GROUP_ROWS)
         else:
             Path(work["part"]).unlink(missing_ok=True)
-        return {**tally, "rows_new": len(rows), "parts_done": 1}
+        return {"tally": {**tally, "rows_new": len(rows), "parts_done": 1}, "unreadable": broken}
 
-    def batches(self, source: Path, tally: Counter[str]) -> Iterator[list[Row]]:
-        """Yield the selected rows with their pixels, batch by batch; while one is used the next is being decoded."""
-        ahead = None
-        with pq.ParquetFile(source) as file:
-            for batch in file.iter_batches(self.config.batch_size):
-                rows = batch.filter(self.mask(batch)).to_pylist()
-                tally.update(rows_in=len(batch), not_selected=len(batch) - len(rows))
-                coming = self.threads.map(self.prepare, rows)
-                if ahead is not None:
-                    yield usable(ahead, tally)
-                ahead = coming
-        if ahead is not None:
-            yield usable(ahead, tally)
+    def batches(self, work: dict[str, Any], tally: Counter[str], broken: list[str]) -> Iterator[list[Row]]:
+        """Yield the selected rows with their pixels, batch by batch; while one is used the next are being decoded."""
+        coming: deque[Callable[[], Prepared]] = deque()
+        for batch in read(Path(work["source"]), work["rows"], self.config.batch_size, tally, broken):
+            rows = batch.filter(self.mask(batch)).to_pylist()
+            tally.update(rows_in=len(batch), not_selected=len(batch) - len(rows))
+            coming.append(self.decoders.start(rows))
+            if len(coming) > self.decoders.ahead:
+                yield usable(coming.popleft()(), tally)
+        while coming:
+            yield usable(coming.popleft()(), tally)
 
     def mask(self, batch: pa.RecordBatch) -> pa.Array:
         """Return which rows of a batch the recipe selects."""
@@ -92,28 +94,6 @@ class PartEncoder:
             if wanted := getattr(self.config, f"{field}s"):
                 chosen = pc.and_(chosen, pc.is_in(batch[field], pa.array(wanted, pa.string())))
         return chosen
-
-    def prepare(self, row: Row) -> Row | Reason:
-        """Return the row's latents row, still without mean and std but with its pixels, uint8 [H, W, 3]."""
-        try:
-            data = row["image"] if row["image"] is not None else Path(row["path"]).read_bytes()
-        except OSError:
-            return Reason.IMAGE_MISSING
-        bucket = Size.parse(row["bucket"])
-        picture = decode(data, max_pixels=self.config.max_pixels, at_least=bucket)
-        if isinstance(picture, Reject):
-            return picture.reason
-        crop = cover_and_crop(picture.image, bucket)
-        return {
-            **{name: row[name] for name in COPIED},
-            "original_height": row["height"],
-            "original_width": row["width"],
-            "crop_top": crop.top,
-            "crop_left": crop.left,
-            "target_height": bucket.height,
-            "target_width": bucket.width,
-            "pixels": np.asarray(crop.image),
-        }
 
     @torch.inference_mode()
     def encode(self, rows: list[Row], tally: Counter[str]) -> Iterator[Row]:
@@ -138,7 +118,34 @@ class PartEncoder:
         return mean_BCHW.half().cpu(), std_BCHW.half().cpu()
 
 
-def usable(prepared: Iterator[Row | Reason], tally: Counter[str]) -> list[Row]:
+def read(source: Path, rows: int, batch_rows: int, tally: Counter[str], broken: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a manifest part; those of a row group that breaks off are counted, and the next one is read.
+
+    rows: what the part is said to hold; counted as lost if the file itself does not open any more.
+    """
+    try:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
+            for group in range(file.num_row_groups):
+                left = file.metadata.row_group(group).num_rows
+                try:
+                    for batch in file.iter_batches(batch_rows, [group]):
+                        yield batch
+                        left -= len(batch)
+                        rows -= len(batch)
+                except (OSError, pa.ArrowException) as error:
+                    rows -= left
+                    lose(left, f"{source.name}, row group {group}: {error}", tally, broken)
+    except (OSError, pa.ArrowException) as error:
+        lose(rows, f"{source.name}: {error}", tally, broken)
+
+
+def lose(rows: int, detail: str, tally: Counter[str], broken: list[str]) -> None:
+    """Count rows as unreadable."""
+    tally.update({"rows_in": rows, Reason.UNREADABLE_SHARD.value: rows})
+    broken.append(detail.splitlines()[0])
+
+
+def usable(prepared: Prepared, tally: Counter[str]) -> list[Row]:
     """Return the rows that have pixels, and count the others."""
     rows = []
     for found in prepared:

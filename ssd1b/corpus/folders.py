@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ssd1b.corpus.layouts import scores_of_entry
 from ssd1b.corpus.pair import Pair, labels, texts
 from ssd1b.corpus.reasons import Reason, Reject
 
@@ -57,5 +58,6 @@ def pair_of(folder: Path, line: bytes, *, embed: bool) -> Pair | Reject:
         captions=texts(text),
         image=path.read_bytes() if embed else None,
         path=None if embed else str(path),
+        **scores_of_entry(entry),
         **labels(entry),
     )

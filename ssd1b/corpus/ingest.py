@@ -1,7 +1,8 @@
 """From a source to a manifest: every row is judged, and what is left out is counted under a named reason.
 
     shards -> read -> judge -> parts          in Ray Data tasks, one per shard
-    parts -> duplicates -> parts without      by sample_id and by picture, over all shards
+    parts -> duplicates -> parts without      by sample_id, by bytes and by likeness, over all shards
+    parts -> report                           the counts as JSON and as a picture
 
 All is written aside and takes the manifest's name at the end, so that a rerun replaces it or leaves it as it was.
 Weak point: between the two renames of a replacement, microseconds apart, a kill leaves the old manifest under
@@ -13,27 +14,25 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ssd1b.command import nearest, show
 from ssd1b.corpus import manifest
+from ssd1b.corpus.duplicates import drop_duplicates
 from ssd1b.corpus.filters import judge, selected
 from ssd1b.corpus.pipeline import Report, each
 from ssd1b.corpus.reasons import Reason, Reject
+from ssd1b.corpus.report import write_sheet
+from ssd1b.corpus.samples import Samples
 from ssd1b.corpus.sources import Shard, read, shards
 from ssd1b.recipes.ingest import Ingest
-
-REJECTS_PER_REASON = 20
-"""How many rejects of a reason each shard reports by name."""
 
 
 def ingest(config: Ingest) -> dict[str, Any]:
@@ -54,17 +53,18 @@ def ingest(config: Ingest) -> dict[str, Any]:
     work = [{"number": number, "shard": asdict(shard)} for number, shard in enumerate(found)]
     try:
         tally = Counter[str]()
-        rejects: list[dict[str, Any]] = []
+        samples = Samples()
         seen: dict[str, set[str]] = {"style": set(), "subgroup": set()}
         for done, report in enumerate(each(work, partial(shard_worker, config, aside)), start=1):
             tally.update(report["tally"])
-            rejects += report["rejects"]
+            samples.merge(report["samples"])
             for field, values in seen.items():
                 values.update(report[field])
             show(f"ingest {config.name}: {done}/{len(work)} shards, {tally['rows_in']} rows in, {tally['kept']} usable")
         check_selection(config, seen)
-        rejects += drop_duplicates(aside, tally)
-        result = summary(config, aside, final, tally, rejects, len(found))
+        drop_duplicates(aside, config, tally, samples)
+        result = summary(config, aside, final, tally, samples, len(found))
+        write_sheet(aside, config, result, samples)
         result["seconds"] = round(time.monotonic() - started, 1)
         (aside / manifest.SUMMARY).write_text(json.dumps(result, indent=1))
         replace(final, aside)
@@ -80,7 +80,7 @@ def shard_worker(config: Ingest, aside: Path) -> partial[Report]:
 def ingest_shard(config: Ingest, aside: Path, work: dict[str, Any]) -> Report:
     """Write the usable rows of one shard as parts, and report the counts."""
     tally = Counter[str]()
-    rejects: list[Reject] = []
+    samples = Samples()
     rows: dict[str, list[dict[str, Any]]] = {}
     written = Counter[str]()
     seen: dict[str, set[str]] = {"style": set(), "subgroup": set()}
@@ -91,9 +91,11 @@ def ingest_shard(config: Ingest, aside: Path, work: dict[str, Any]) -> Report:
         written[bucket] += 1
 
     for found in islice(read(Shard(**work["shard"]), config), config.rows_limit):
+        picture = None
         if isinstance(found, Reject):
             judged: dict[str, Any] | Reject = found
         else:
+            picture = found.image
             seen["style"].add(found.style or "")
             seen["subgroup"].add(found.subgroup or "")
             if not selected(found, config):
@@ -102,7 +104,7 @@ def ingest_shard(config: Ingest, aside: Path, work: dict[str, Any]) -> Report:
             judged = judge(found, config)
         if isinstance(judged, Reject):
             tally.update({"rows_in": judged.rows, judged.reason.value: judged.rows})
-            rejects.append(judged)
+            samples.add(judged, picture, max_pixels=config.max_pixels)
             continue
         tally.update(rows_in=1, kept=1)
         rows.setdefault(judged["bucket"], []).append(judged)
@@ -112,18 +114,9 @@ def ingest_shard(config: Ingest, aside: Path, work: dict[str, Any]) -> Report:
         flush(bucket)
     return {
         "tally": tally,
-        "rejects": [asdict(reject) for reject in sample(rejects)],
+        "samples": samples.rows(),
         **{field: sorted(values) for field, values in seen.items()},
     }
-
-
-def sample(rejects: Iterable[Reject]) -> Iterator[Reject]:
-    """Yield the first few rejects of each reason, and every file that cannot be read."""
-    counted = Counter[str]()
-    for reject in rejects:
-        counted[reject.reason] += 1
-        if counted[reject.reason] <= REJECTS_PER_REASON or reject.reason is Reason.UNREADABLE_SHARD:
-            yield reject
 
 
 def check_selection(config: Ingest, seen: dict[str, set[str]]) -> None:
@@ -134,61 +127,27 @@ def check_selection(config: Ingest, seen: dict[str, set[str]]) -> None:
             raise ValueError(f"no {field} {value!r} in this source{nearest(value, known)}; it has {', '.join(known)}")
 
 
-def drop_duplicates(folder: Path, tally: Counter[str]) -> list[dict[str, Any]]:
-    """Rewrite the parts without repeated keys and repeated pictures, count both and return a sample of them.
-
-    Of equal pictures the one with the smallest sample_id stays, whatever the order in which tasks ended.
-    """
-    parts = manifest.part_files(folder)
-    tables = [pq.read_table(part, columns=["sample_id", "sha256"], partitioning=None) for part in parts]
-    if not tables:
-        return []
-    ids_N = np.concatenate([table["sample_id"].to_numpy() for table in tables])
-    sha256_N = np.concatenate([table["sha256"].to_numpy().astype("S32") for table in tables])  # its first 128 bits
-    again_N = repeats(ids_N, np.arange(len(ids_N)))
-    twin_N = np.zeros_like(again_N)
-    twin_N[~again_N] = repeats(sha256_N[~again_N], ids_N[~again_N])
-    rejects: list[Reject] = []
-    start = 0
-    for part, table in zip(parts, tables, strict=True):
-        again, twin = (mask[start : start + len(table)] for mask in (again_N, twin_N))
-        start += len(table)
-        if not (again | twin).any():
-            continue
-        rows = pq.read_table(part, partitioning=None).to_pylist()
-        for row, is_again, is_twin in zip(rows, again, twin, strict=True):
-            if is_again or is_twin:
-                reason = Reason.DUPLICATE_KEY if is_again else Reason.DUPLICATE
-                tally.update({reason.value: 1})
-                rejects.append(Reject(reason=reason, source=row["source"], key=row["key"], detail=row["sha256"]))
-        left = [row for row, dropped in zip(rows, again | twin, strict=True) if not dropped]
-        manifest.write_part(left, part) if left else part.unlink()
-    return [asdict(reject) for reject in sample(rejects)]
-
-
-def repeats(value_N: np.ndarray[Any, Any], rank_N: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return which entries equal another of lower rank, as booleans."""
-    order_N = np.lexsort((rank_N, value_N))
-    repeated_N = np.zeros(len(value_N), bool)
-    repeated_N[order_N[1:]] = value_N[order_N[1:]] == value_N[order_N[:-1]]
-    return repeated_N
-
-
 def summary(
-    config: Ingest, aside: Path, final: Path, tally: Counter[str], rejects: list[dict[str, Any]], shard_count: int
+    config: Ingest, aside: Path, final: Path, tally: Counter[str], samples: Samples, shard_count: int
 ) -> dict[str, Any]:
     """Count what is in the parts, write the sample of rejects and return the job's result."""
     parts = manifest.part_files(aside)
+    rejects = samples.told()
     rejected = {reason.value: tally[reason.value] for reason in Reason if tally[reason.value]}
     if not parts:
         raise ValueError(
             f"nothing is left of {tally['rows_in']} rows of {config.source!r}: {tally['not_selected']} not selected, "
             f"rejected {rejected}; {rejects[0] if rejects else 'no row was read'}"
         )
-    columns = ["split", "style", "bucket"]
-    table = pa.concat_tables([pq.read_table(part, columns=columns, partitioning=None) for part in parts])
-    counts = {name: dict(Counter(value or "none" for value in table[name].to_pylist())) for name in columns}
-    assert tally["rows_in"] == len(table) + tally["not_selected"] + sum(rejected.values()), "a row has vanished"
+    kept = 0
+    counts = {name: Counter[str]() for name in ("split", "style", "bucket")}
+    for part in parts:
+        table = pq.read_table(part, columns=list(counts), partitioning=None)
+        kept += len(table)
+        for name, counter in counts.items():
+            found = pc.value_counts(table[name]).to_pylist()
+            counter.update({entry["values"] or "none": entry["counts"] for entry in found})
+    assert tally["rows_in"] == kept + tally["not_selected"] + sum(rejected.values()), "a row has vanished"
     with (aside / manifest.REJECTS).open("w") as file:
         file.writelines(json.dumps(reject) + "\n" for reject in rejects)
     return {
@@ -196,7 +155,7 @@ def summary(
         "folder": str(final),
         "shards": shard_count,
         "rows_in": tally["rows_in"],
-        "rows_kept": len(table),
+        "rows_kept": kept,
         "not_selected": tally["not_selected"],
         "rejected": rejected,
         "unreadable": [
@@ -205,9 +164,10 @@ def summary(
             if reject["reason"] == Reason.UNREADABLE_SHARD.value
         ],
         "rejects_file": str(final / manifest.REJECTS),
-        "splits": counts["split"],
-        "styles": counts["style"],
-        "buckets": counts["bucket"],
+        "report": str(final / manifest.SHEET),
+        "splits": dict(counts["split"]),
+        "styles": dict(counts["style"]),
+        "buckets": dict(counts["bucket"]),
         "parts": len(parts),
     }
 

@@ -3,6 +3,7 @@
     <home>/manifest/<name>/bucket=<W>x<H>/part-<shard>-<n>.parquet
     <home>/manifest/<name>/_summary.json      what jobs.ingest returned; it exists once the manifest is whole
     <home>/manifest/<name>/_rejects.jsonl     a sample of the rows that were left out, with the reason of each
+    <home>/manifest/<name>/_report.png        the same for the eye: funnel, sizes, samples of kept and lost
 
 A part's Parquet metadata carries a digest of its rows, so that what is derived from it knows whether it is stale.
 """
@@ -34,9 +35,15 @@ SCHEMA = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("bucket", pa.string(), nullable=False),
         pa.field("sha256", pa.string(), nullable=False),
+        pa.field("phash", pa.uint64(), nullable=False),  # see hashes.py
         pa.field("clip_score", pa.float32()),
         pa.field("aesthetic", pa.float32()),
+        pa.field("watermark", pa.float32()),
+        pa.field("unsafe", pa.float32()),
+        pa.field("language", pa.string()),
         pa.field("licence", pa.string()),
+        pa.field("regions", pa.list_(pa.uint16())),  # see regions.py
+        pa.field("url", pa.string()),
         pa.field("image", pa.binary()),
         pa.field("path", pa.string()),
     ]
@@ -44,6 +51,7 @@ SCHEMA = pa.schema(
 DIGEST = b"ssd1b.digest"
 SUMMARY = "_summary.json"
 REJECTS = "_rejects.jsonl"
+SHEET = "_report.png"
 
 
 def sample_id(source: str, key: str) -> int:
@@ -69,11 +77,29 @@ def write_part(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def write_table(table: pa.Table, path: Path, row_group_rows: int) -> None:
-    """Write a Parquet file aside and rename it, so that a kill leaves no half file under its name."""
+    """Write a Parquet file aside and rename it, so that a kill or a full disk leaves no half file under its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, aside, compression="zstd", row_group_size=row_group_rows)
-    aside.replace(path)
+    # Pictures are compressed already and latents are noise: packing them again makes reading them ten times as slow.
+    large = {field.name for field in table.schema if pa.types.is_binary(field.type)}
+    small = [path for path in leaf_paths(table.schema) if path not in large]
+    told = {
+        "compression": dict.fromkeys(small, "zstd") | dict.fromkeys(large, "none"),
+        "use_dictionary": small,
+        "write_statistics": small,
+        "write_page_checksum": True,
+    }
+    try:
+        pq.write_table(table, aside, row_group_size=row_group_rows, **told)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def leaf_paths(schema: pa.Schema) -> list[str]:
+    """Return the names under which Parquet stores the columns of a flat schema with lists."""
+    return [f"{field.name}.list.element" if pa.types.is_list(field.type) else field.name for field in schema]
 
 
 def digest_of(part: Path) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssd1b.sizes import Size
+
 LABELS = ("split", "style", "concept", "group", "subgroup", "licence")
 
 
@@ -17,9 +19,17 @@ class Pair:
     """Unique within the source; with it, the origin of sample_id."""
     captions: tuple[str, ...]
     image: bytes | None
-    """The encoded picture, unless it is only referred to by path."""
+    """The encoded picture, unless it is only referred to, by path or by URL."""
     path: str | None = None
     """An absolute path at which every node finds the picture, where the manifest should not carry a copy."""
+    url: str | None = None
+    """Where the picture is fetched from. A pair that still has no image is one that was not wanted."""
+    sha256: str | None = None
+    """What the source says that the bytes at the URL hash to, in hexadecimal."""
+    quadrant: int | None = None
+    """0 to 3, row by row: the pair's picture is that quarter of what lies at the URL."""
+    declared_size: Size | None = None
+    """What the source says about the picture's size: enough to reject it unseen, not to keep it."""
     split: str | None = None
     style: str | None = None
     concept: str | None = None
@@ -28,6 +38,13 @@ class Pair:
     licence: str | None = None
     clip_score: float | None = None
     aesthetic: float | None = None
+    watermark: float | None = None
+    """Probability of a watermark, 0 to 1."""
+    unsafe: float | None = None
+    """Probability of unsafe content, 0 to 1."""
+    language: str | None = None
+    regions: tuple[int, ...] | None = None
+    """What the caption's phrases mean in the picture, packed as regions.py says."""
 
     def read(self) -> bytes:
         """Return the encoded picture.

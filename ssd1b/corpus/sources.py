@@ -1,24 +1,36 @@
 """Where pairs come from: a recipe's source as shards, and a shard as pairs.
 
-A shard is what one task reads: a row group, a tar, a thousand lines of metadata, or one package of drawings. It travels
-to the task as plain values and is read there, so that no picture passes through the job itself.
+A shard is what one task reads: a row group, a tar, a thousand lines of metadata, one package of drawings, or as many
+URLs as a task fetches in some minutes. It travels to the task as plain values and is read there, so that no picture
+passes through the job itself.
 """
 
+import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
 
 from ssd1b.corpus import emoji, icons, shipped
+from ssd1b.corpus.arrows import arrow_files, check_file, read_arrow
 from ssd1b.corpus.colours import PAIRS
 from ssd1b.corpus.drawings import package_folder
+from ssd1b.corpus.fetch import step
+from ssd1b.corpus.fetch.client import Network
 from ssd1b.corpus.folders import line_offsets, read_lines
+from ssd1b.corpus.layouts import LAYOUTS
+from ssd1b.corpus.midjourney import read_messages
 from ssd1b.corpus.pair import Pair
 from ssd1b.corpus.reasons import Reason, Reject
 from ssd1b.corpus.tables import read_row_group, row_groups
 from ssd1b.corpus.tars import read_tar
 from ssd1b.recipes.ingest import Ingest
+
+URL_ROWS = 16_384
+"""Rows of a shard of URLs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +38,19 @@ class Shard:
     """One task's share of a source."""
 
     kind: str
-    """parquet, folder, webdataset, emoji, icons, or "broken" for a file that cannot be read at all."""
+    """parquet, urls, folder, webdataset, arrow, emoji, icons, or "broken" for a file that cannot be read at all."""
     path: str = ""
     """The file or folder; "" is the shipped corpus, which lies where the task finds this library."""
     name: str
     """What the file is called in keys and messages: its path below the folder that the recipe names."""
     part: int = 0
-    """parquet: the row group. folder: the byte offset. emoji, icons: the index of the set."""
+    """parquet, urls: the row group. folder: the byte offset. emoji, icons: the index of the set."""
+    first: int = 0
+    """urls: the first row within the row group."""
+    kept: str = ""
+    """urls: the folder in which what was fetched is kept."""
+    split: str | None = None
+    """arrow: the split that the file is of."""
     problem: str = ""
     """broken: what is wrong with it."""
 
@@ -49,6 +67,11 @@ def shards(config: Ingest) -> list[Shard]:
             found = [Shard(kind="parquet", name="shipped", part=i) for i in range(len(groups))]
         case "parquet":
             found = [shard for path, name in files(config, ".parquet") for shard in parquet_shards(path, name)]
+        case "grit" | "laion" | "coyo" | "datacomp" | "midjourney":
+            step.check(config)
+            found = [shard for path, name in files(config, ".parquet") for shard in url_shards(path, name, config)]
+        case "datasets":
+            found = arrow_shards(located(config.path, "path"))
         case "webdataset":
             found = [Shard(kind="webdataset", path=str(path), name=name) for path, name in files(config, ".tar")]
         case "folder":
@@ -67,6 +90,34 @@ def parquet_shards(path: Path, name: str) -> list[Shard]:
     except (OSError, pa.ArrowException) as error:
         return [Shard(kind="broken", path=str(path), name=name, problem=str(error).splitlines()[0])]
     return [Shard(kind="parquet", path=str(path), name=name, part=i) for i in range(len(groups))]
+
+
+def url_shards(path: Path, name: str, config: Ingest) -> list[Shard]:
+    try:
+        groups = row_groups(path, LAYOUTS[config.source])
+    except (OSError, pa.ArrowException) as error:
+        return [Shard(kind="broken", path=str(path), name=name, problem=str(error).splitlines()[0])]
+    kept = step.kept_folder(config)
+    return [
+        Shard(
+            kind="urls", path=str(path), name=name, part=i, first=first,
+            kept=str(kept / folder_name(f"{name}#{i}+{first}")),
+        )
+        for i, rows in enumerate(groups)
+        for first in range(0, rows, URL_ROWS)
+    ]  # fmt: skip
+
+
+def arrow_shards(folder: Path) -> list[Shard]:
+    found = []
+    for file in arrow_files(folder):
+        shard = Shard(kind="arrow", path=str(file.path), name=file.name, split=file.split)
+        try:
+            check_file(file)
+        except (OSError, pa.ArrowException) as error:
+            shard = Shard(kind="broken", path=shard.path, name=shard.name, problem=str(error).splitlines()[0])
+        found.append(shard)
+    return found
 
 
 def package_shards(config: Ingest) -> list[Shard]:
@@ -112,16 +163,40 @@ def located(path: str, field: str) -> Path:
     return found
 
 
-def read(shard: Shard, config: Ingest) -> Iterator[Pair | Reject]:
-    """Yield the pairs of a shard, and a Reject for each row that is none."""
+def read(shard: Shard, config: Ingest, network: Network | None = None) -> Iterator[Pair | Reject]:
+    """Yield the pairs of a shard, and a Reject for each row that is none.
+
+    Pictures of a corpus of URLs are fetched here, unless a row's metadata is enough to leave it out; `network` is what
+    they are fetched by, and only tests give one.
+    """
+    found = read_rows(shard, config)
+    if shard.kind != "urls":
+        return found
+    return step.with_pictures(islice(found, config.rows_limit), config, Path(shard.kept), network)
+
+
+def folder_name(which: str) -> str:
+    """Return a name for a folder of what was fetched for a shard: the same in every run, wherever the corpus lies."""
+    legible = re.sub(r"[^A-Za-z0-9._-]+", "-", which)[-80:].strip(".-")
+    return f"{legible}-{hashlib.sha256(which.encode()).hexdigest()[:8]}"
+
+
+def read_rows(shard: Shard, config: Ingest) -> Iterator[Pair | Reject]:
+    """Yield the rows of a shard as they are written there."""
     path = Path(shard.path) if shard.path else shipped.PATH
     match shard.kind:
         case "broken":
             yield Reject(reason=Reason.UNREADABLE_SHARD, source=config.name, key=shard.name, detail=shard.problem)
         case "parquet":
             yield from read_row_group(path, shard.part, shard.name)
+        case "urls" if config.source == "midjourney":
+            yield from read_messages(path, shard.part, shard.name, shard.first, URL_ROWS, grids=config.grids)
+        case "urls":
+            yield from read_row_group(path, shard.part, shard.name, LAYOUTS[config.source], shard.first, URL_ROWS)
         case "webdataset":
             yield from read_tar(path, shard.name)
+        case "arrow":
+            yield from read_arrow(path, shard.name, shard.split)
         case "folder":
             yield from read_lines(path, shard.part, embed=config.embed)
         case "emoji":

@@ -1,4 +1,4 @@
-"""The Parquet source: one pair per row, under the column names that such corpora commonly have."""
+"""Parquet files as pairs: one row, one pair, under the names that layouts.py knows."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -7,71 +7,81 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssd1b.corpus.pair import LABELS, Pair, labels, texts
+from ssd1b.corpus import regions
+from ssd1b.corpus.layouts import PICTURES, Layout, found_columns, scores
+from ssd1b.corpus.pair import Pair, labels, texts
 from ssd1b.corpus.reasons import Reason, Reject
 
-IMAGE = ("image", "jpg", "image_bytes")
-"""Bytes, or a struct with a field `bytes`, as Hugging Face datasets write pictures."""
-CAPTION = ("captions", "caption", "text", "prompt")
-CLIP_SCORE = ("clip_score", "clip_similarity_vitl14")
 READ_ROWS = 64
+"""Rows with pictures that are in memory at a time."""
+READ_URLS = 1024
+"""The same of rows without."""
 
 
-def column(names: tuple[str, ...], present: list[str]) -> str | None:
-    return next((name for name in names if name in present), None)
-
-
-def row_groups(path: Path) -> list[int]:
+def row_groups(path: Path, layout: Layout = PICTURES) -> list[int]:
     """Return the rows of each row group of a Parquet file.
 
     Raises:
         OSError, pyarrow.ArrowInvalid: the file has no readable footer, as after a cut transfer.
-        ValueError: it has no column of pictures or none of captions.
+        ValueError: it lacks a column that the layout needs.
     """
     with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        for wanted in (IMAGE, CAPTION):
-            if column(wanted, names) is None:
-                raise ValueError(f"{path} has no column {' or '.join(wanted)}: its columns are {', '.join(names)}")
+        found_columns(layout, file.schema_arrow.names, path)
         return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
-def read_row_group(path: Path, row_group: int, name: str) -> Iterator[Pair | Reject]:
-    """Yield the pairs of a row group; `name` is the file's name in keys and, without a source column, its source.
+def read_row_group(
+    path: Path, row_group: int, name: str, layout: Layout = PICTURES, first: int = 0, rows: int | None = None
+) -> Iterator[Pair | Reject]:
+    """Yield the pairs of a row group, or `rows` of them from the one at `first`; `name` is the file's in keys.
 
     A row group that breaks off yields one Reject for the rows that are lost.
     """
-    read = total = 0
+    at, end = first, first
     try:
         with pq.ParquetFile(path) as file:
             total = file.metadata.row_group(row_group).num_rows
-            first = sum(file.metadata.row_group(i).num_rows for i in range(row_group))
-            wanted = [*IMAGE, *CAPTION, *CLIP_SCORE, *LABELS, "aesthetic", "key", "source"]
-            columns = [name for name in file.schema_arrow.names if name in wanted]
-            for batch in file.iter_batches(READ_ROWS, [row_group], columns):
-                for row in batch.to_pylist():
-                    yield pair_of(row, name, first + read)
-                    read += 1
+            end = total if rows is None else min(total, first + rows)
+            before = sum(file.metadata.row_group(i).num_rows for i in range(row_group))
+            columns = found_columns(layout, file.schema_arrow.names, path)
+            batch_rows = READ_ROWS if "image" in columns else READ_URLS
+            seen = 0
+            for batch in file.iter_batches(batch_rows, [row_group], sorted(set(columns.values()))):
+                wanted = batch.slice(max(0, at - seen), max(0, end - max(at, seen)))
+                seen += len(batch)
+                for row in wanted.to_pylist():
+                    ours = {field: row[column] for field, column in columns.items()}
+                    yield pair_of(ours, name, before + at, layout)
+                    at += 1
+                if at >= end:
+                    return
     except (OSError, pa.ArrowException) as error:
         detail = f"row group {row_group}: {str(error).splitlines()[0]}"
-        yield Reject(reason=Reason.UNREADABLE_SHARD, source=name, key=name, detail=detail, rows=max(total - read, 1))
+        yield Reject(reason=Reason.UNREADABLE_SHARD, source=name, key=name, detail=detail, rows=max(end - at, 1))
 
 
-def pair_of(row: Mapping[str, Any], name: str, number: int) -> Pair | Reject:
-    """Return the pair that a row holds; a row without a key is known by its file and number."""
-    present = list(row)
-    image, text = row[column(IMAGE, present) or ""], row[column(CAPTION, present) or ""]
-    image = image["bytes"] if isinstance(image, dict) else image
-    source, key = str(row.get("source") or name), str(row.get("key") or f"{name}#{number}")
-    if not image:
-        return Reject(reason=Reason.IMAGE_MISSING, source=source, key=key)
-    score = column(CLIP_SCORE, present)
+def pair_of(row: Mapping[str, Any], name: str, number: int, layout: Layout = PICTURES) -> Pair | Reject:
+    """Return the pair that a row holds, by our field names; a row without a key is known by its file and number."""
+    source = layout.corpus or str(row.get("source") or name)
+    key = str(row["key"]) if row.get("key") not in (None, "") else f"{name}#{number}"
+    image: Any = row.get("image")
+    path = None
+    if isinstance(image, dict):
+        image, path = image.get("bytes"), image.get("path")
+    image = image if isinstance(image, bytes) and image else None
+    url = row.get("url") or None
+    if image is None and url is None and not (path and Path(path).is_absolute()):
+        return Reject(reason=Reason.IMAGE_MISSING, source=source, key=key, detail=f"path {path}" if path else "")
+    captions = texts(row.get("captions"))
     return Pair(
         source=source,
         key=key,
-        captions=texts(text),
+        captions=captions,
         image=image,
-        clip_score=row[score] if score else None,
-        aesthetic=row.get("aesthetic"),
+        path=path if image is None and url is None else None,
+        url=url,
+        sha256=row.get("sha256") or None,
+        regions=regions.pack(row.get("noun_chunks"), row.get("ref_exps"), captions[0] if captions else ""),
+        **scores(row),
         **labels(row),
     )

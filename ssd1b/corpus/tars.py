@@ -1,4 +1,8 @@
-"""The WebDataset source: tars in which the files of one pair share a key: KEY.jpg with KEY.txt, or with KEY.json."""
+"""The WebDataset source: tars in which the files of one pair share a key: KEY.jpg with KEY.txt, or with KEY.json.
+
+A file may have more suffixes than one (KEY.image.jpg): its last one says what it is, unless another file of the key has
+just that suffix. Scores, sizes and language of a KEY.json are taken as the tools that fetch such corpora write them.
+"""
 
 import json
 import tarfile
@@ -6,12 +10,15 @@ from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
+from ssd1b.corpus.layouts import scores_of_entry
 from ssd1b.corpus.pair import Pair, labels, texts
 from ssd1b.corpus.reasons import Reason, Reject
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "json")
 CAPTION = ("captions", "caption", "text", "prompt")
+MOST_BYTES = 256 * 2**20
+"""Of one file that are read: a longer picture is cut, and so counted as corrupt, before it fills the memory."""
 
 
 def read_tar(path: Path, name: str) -> Iterator[Pair | Reject]:
@@ -20,7 +27,7 @@ def read_tar(path: Path, name: str) -> Iterator[Pair | Reject]:
     One that breaks off yields the pairs before the break, then one Reject of unknown size.
     """
     try:
-        with tarfile.open(path, "r|") as tar:
+        with tarfile.open(path, "r:") as tar:
             yield from (pair_of(name, key, files) for key, files in read_groups(tar))
         check_end(path)
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -44,10 +51,11 @@ def read_groups(tar: tarfile.TarFile) -> Iterator[tuple[str, dict[str, bytes]]]:
         files = {}
         for member in members:
             extension = split(member.name)[1]
-            if extension in (*IMAGES, *TEXTS):
+            last = extension.rpartition(".")[2]
+            if last in (*IMAGES, *TEXTS) and (extension == last or last not in files):
                 content = tar.extractfile(member)
                 assert content is not None, f"{member.name} is a file"
-                files[extension] = content.read()
+                files[last] = content.read(min(member.size, MOST_BYTES))
         yield key, files
 
 
@@ -75,5 +83,6 @@ def pair_of(source: str, key: str, files: dict[str, bytes]) -> Pair | Reject:
         key=key,
         captions=texts(text),
         image=image,
+        **scores_of_entry(entry),
         **labels(entry),
     )

@@ -39,6 +39,49 @@ class FullSize:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class CorpusScale:
+    """The metadata path of jobs.ingest over made-up rows in GRIT's schema, at a tenth of the size and at the whole."""
+
+    rows: int = 15_000_000
+    """A multiple of 400. About 90 bytes of disk a row for the corpus, 35 for what is kept of it."""
+    global_batch: int = 128
+    slices: int = 32
+    """Of a global batch; see recipes/distill.py."""
+    resume_at: tuple[float, ...] = (0.1, 0.5, 0.9)
+    """Where in the first epoch a run is resumed, as shares of it."""
+    part_rows: int = 1 << 20
+    """Rows of a written file."""
+    near_duplicates: bool = True
+    """Search as many hashes of chance for near duplicates too."""
+    scratch: str = ""
+    """Where the rows are written for as long as it runs; "" is the system's temporary folder."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPath:
+    """Reading pictures and latents, against other libraries and the raw limits. See corpus/benchmark.py."""
+
+    others: str = ""
+    """Pythons that have webdataset, datasets, mosaicml-streaming or simplejpeg, joined by ":"; none leaves them out."""
+    pictures: int = 1200
+    """JPEGs that are made up, over all rounds."""
+    megapixels: float = 1.2
+    rounds: int = 5
+    """Timed turns of each contender, each over a tar of its own; the median counts."""
+    rows: int = 1024
+    """Rows of latents of 1024 pixels that a round reads, 256 KiB each."""
+    rows_per_slice: tuple[int, ...] = (2, 8, 32)
+    """Slices for Ray Data to deliver; [] leaves Ray out."""
+    feed_rows: int = 2048
+    """Rows that Ray Data delivers, in slices of each size."""
+    feed_workers: int = 2
+    scratch: str = ""
+    """Where up to two gigabytes are written for as long as it runs; "" is the system's temporary folder."""
+    seed: int = 0
+
+
 def nano() -> Benchmark:
     """The nano teacher against the registered student."""
     return Benchmark()
@@ -54,4 +97,20 @@ def full_size() -> FullSize:
     return FullSize()
 
 
-RECIPES: dict[str, Callable[[], Benchmark | FullSize]] = {"nano": nano, "smoke": smoke, "full_size": full_size}
+def corpus_scale() -> CorpusScale:
+    """Fifteen million rows of metadata, filtered, without duplicates, in buckets and in order: about ten minutes."""
+    return CorpusScale()
+
+
+def data() -> DataPath:
+    """Read, decode, resize; latents through the feed: about five minutes; --set others=/path/to/python."""
+    return DataPath()
+
+
+RECIPES: dict[str, Callable[[], Benchmark | FullSize | CorpusScale | DataPath]] = {
+    "nano": nano,
+    "smoke": smoke,
+    "full_size": full_size,
+    "corpus_scale": corpus_scale,
+    "data": data,
+}

@@ -38,6 +38,16 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Latents that are mixed in with others."""
+
+    latents: str
+    """Name of the latents: <home>/latents/<name>."""
+    weight: int = 1
+    """Its share of the slices is its weight over the sum of all weights, exactly, at any point of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Distillation:
     """One run of jobs.distill. Starting it again under the same name goes on from its newest checkpoint."""
 
@@ -47,6 +57,10 @@ class Distillation:
     """Source of the first student, the text towers, the VAE and the scheduler; all teachers are asked in its terms."""
     latents: str
     """Name of the latents: <home>/latents/<name>."""
+    weight: int = 1
+    """Of these latents among those mixed in."""
+    mixed_in: tuple[Corpus, ...] = ()
+    """Further latents; each is gone through in passes of its own."""
     stages: tuple[Stage, ...]
     """Each part is carved in one of them at most; a part that none carves stays whole."""
     registered_name: str
@@ -55,8 +69,11 @@ class Distillation:
     """Rows of an optimizer step, whatever the number of workers."""
     student: str = "ssd-1b"
     """What the base is carved to: a member of the family, a shipped keep map, or a file that all nodes reach."""
-    slices: int = 4
-    """Slices a global batch is dealt in; a world size that divides it wastes nothing."""
+    slices: int | None = 4
+    """Slices a global batch is dealt in; a world size that divides it wastes nothing. None: chosen when the run begins,
+    so that slices have at least `rows_per_slice` rows, all workers get some, and least is wasted."""
+    rows_per_slice: int = 8
+    """Rows that a slice should have for the feed to keep up, where `slices` is None."""
     num_workers: tuple[int, int] = (1, 2)
     """Fewest and most workers; the run goes on with what there is."""
     cpus_per_worker: float = 1.0

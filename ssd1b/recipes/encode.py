@@ -1,7 +1,7 @@
 """Recipes of jobs.encode: which rows of which manifest become latents, by which VAE."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ssd1b.recipes.pretrain import CONCEPTS
@@ -33,6 +33,9 @@ class Encode:
     gpus_per_worker: float = 0.0
     decode_threads: int = 1
     """CPUs per actor; pictures are decoded on so many threads while the VAE works."""
+    decode_tasks: int = 0
+    """0 decodes on those threads. More: so many batches are decoded ahead, by tasks of one CPU on any node of the
+    cluster, those without a GPU first; the actors then ask for no CPU."""
     batch_size: int = 16
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """The VAE's precision; latents are stored as float16."""
@@ -73,6 +76,11 @@ def sdxl() -> Encode:
     )
 
 
+def sdxl_cpu_nodes() -> Encode:
+    """The same, with the pictures decoded on CPU nodes: where GPU nodes have less than a core or two for each GPU."""
+    return replace(sdxl(), decode_tasks=8)
+
+
 RECIPES: dict[str, Callable[[], Encode]] = {
-    recipe.__name__: recipe for recipe in (nano, nano_line, nano_all, debug, sdxl)
+    recipe.__name__: recipe for recipe in (nano, nano_line, nano_all, debug, sdxl, sdxl_cpu_nodes)
 }

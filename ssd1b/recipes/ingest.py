@@ -4,9 +4,58 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from ssd1b.recipes.filters import Filters, web
 from ssd1b.sizes import NANO_BUCKETS, SDXL_BUCKETS, Size
 
 BUCKETS: dict[str, tuple[Size, ...]] = {"nano": NANO_BUCKETS, "sdxl": SDXL_BUCKETS}
+TAKE_ALL = Filters()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """How pictures are fetched from their URLs. All limits hold per task: n tasks at once ask n times as much."""
+
+    contact: str = ""
+    """An e-mail address or page at which a site's owner finds you: part of the user agent. Without it nothing is
+    fetched, and only pictures of the mirror are found."""
+    mirror: str = ""
+    """A folder that is looked in first, with pictures as MIRROR/HOST/PATH: what `wget --force-directories` makes."""
+    kept: str = ""
+    """Where fetched pictures are kept, so that a rerun asks only for what is missing; "" is <home>/fetched/<name>."""
+    again: bool = False
+    """Ask again for what failed for good in an earlier run."""
+    concurrency: int = 64
+    """Requests at the same time."""
+    per_host: int = 4
+    """Of them to one host."""
+    host_gap_s: float = 0.05
+    """Least time between the starts of two requests to one host."""
+    connect_s: float = 10.0
+    read_s: float = 20.0
+    """Longest wait for the next bytes."""
+    total_s: float = 60.0
+    """Longest time for one request, to its last byte."""
+    most_bytes: int = 32 * 2**20
+    """Of one picture."""
+    attempts: int = 3
+    backoff_s: float = 1.0
+    """Pause after the first failed attempt; it doubles with each further one."""
+    longest_pause_s: float = 30.0
+    """A host that asks for a longer wait is left alone for so long, and its rows are given up for this run."""
+    dead_after: int = 8
+    """After so many failures in a row a host is asked nothing for dead_for_s."""
+    dead_for_s: float = 300.0
+    opt_outs: tuple[str, ...] = ("noai", "noimageai", "none")
+    """Directives of X-Robots-Tag under which a picture is not taken; noindex and noimageindex are stricter."""
+    ahead: int = 1024
+    """Rows whose pictures may be on the way before the first of them is needed: what a slow row can hold up."""
+
+    def __post_init__(self) -> None:
+        for name in ("concurrency", "per_host", "attempts", "dead_after", "ahead", "most_bytes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"fetch.{name}={getattr(self, name)}: give at least 1")
+        if not self.contact.isprintable() or not self.contact.isascii():
+            raise ValueError(f"fetch.contact={self.contact!r}: it goes into a header, so plain ASCII on one line")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +64,12 @@ class Ingest:
 
     name: str
     """The manifest's name: <home>/manifest/<name>."""
-    source: Literal["shipped", "parquet", "folder", "webdataset", "emoji", "emoji_icons"]
+    source: Literal[
+        "shipped", "parquet", "folder", "webdataset", "datasets", "emoji", "emoji_icons",
+        "grit", "laion", "coyo", "datacomp", "midjourney",
+    ]  # fmt: skip
     path: str = ""
-    """parquet, webdataset: a file, a glob or a folder. folder: a folder with metadata.jsonl.
+    """folder: a folder with metadata.jsonl. datasets: what save_to_disk wrote. Else a file, a glob or a folder.
 
     A path that every node of the cluster can reach. Absolute, or relative to the current folder of the job: `ray job
     submit --working-dir .` makes that a copy without git-ignored files, so give an absolute path there.
@@ -33,6 +85,12 @@ class Ingest:
     """Take only these splits: train, heldout."""
     subgroups: tuple[str, ...] = ()
     """Take only concepts of these subgroups, for example animal-bird."""
+    filters: Filters = TAKE_ALL
+    """What is wanted by metadata; of corpora of URLs, before anything is fetched."""
+    fetch: Fetch = Fetch()
+    """Corpora of URLs: how politely and patiently their pictures are fetched."""
+    grids: Literal["leave", "split"] = "leave"
+    """midjourney: sheets of four candidates (`ori` files) are rejected, or cut into four pictures KEY/0 to KEY/3."""
     heldout_share: int = 8
     """One concept (or key, where the source names no concept) of so many is held out, where the source has no split."""
     max_pixels: int = 64_000_000
@@ -86,6 +144,40 @@ def webdataset() -> Ingest:
     return Ingest(name="webdataset", source="webdataset")
 
 
+def datasets() -> Ingest:
+    """A Hugging Face dataset as save_to_disk wrote it, all its splits; --set path=..., --set name=..."""
+    return Ingest(name="datasets", source="datasets")
+
+
+def grit() -> Ingest:
+    """GRIT's Parquet files of URLs; --set path=..., --set fetch.contact=..."""
+    return Ingest(name="grit", source="grit", filters=web())
+
+
+def laion() -> Ingest:
+    """LAION's Parquet files of URLs, any release; --set path=..., --set fetch.contact=..."""
+    return Ingest(name="laion", source="laion", filters=web())
+
+
+def coyo() -> Ingest:
+    """COYO-700M's Parquet files of URLs; --set path=..., --set fetch.contact=..."""
+    return Ingest(name="coyo", source="coyo", filters=web())
+
+
+def datacomp() -> Ingest:
+    """DataComp's metadata of URLs, whose pictures must have the listed SHA-256; --set path=..., fetch.contact=..."""
+    return Ingest(name="datacomp", source="datacomp", filters=web())
+
+
+def midjourney() -> Ingest:
+    """A scrape of Midjourney's prompts. Its links have expired: --set fetch.mirror=/a/folder/with/the/pictures."""
+    return Ingest(name="midjourney", source="midjourney")
+
+
 RECIPES: dict[str, Callable[[], Ingest]] = {
-    recipe.__name__: recipe for recipe in (nano, debug, emoji, emoji_icons, parquet, folder, webdataset)
-}
+    recipe.__name__: recipe
+    for recipe in (
+        nano, debug, emoji, emoji_icons, parquet, folder, webdataset, datasets,
+        grit, laion, coyo, datacomp, midjourney,
+    )
+}  # fmt: skip

@@ -16,7 +16,8 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from ssd1b.elastic.feed import Latents, attempts
+from ssd1b.elastic.feed import attempts
+from ssd1b.elastic.rows import Latents
 from ssd1b.elastic.slices import Order
 
 EVENTS = "events.jsonl"

@@ -66,7 +66,7 @@ def distill(task: Task, worker: Worker, slices: Iterator[Rows]) -> None:
     conditioning = Conditioning(config.base, worker.device)
     consumed = journal.Lines(root / "consumed" / f"{len(worker.starts) - 1}-{rank}.jsonl")
     report = Report(config, root, rank, worker.starts)
-    turns = slots_per_step(config.slices, world) // world
+    turns = slots_per_step(task.order.slices, world) // world
 
     student = pupil.start(config, root, first, worker.device)
     student.module = worker.wrap(student.student)
@@ -79,7 +79,7 @@ def distill(task: Task, worker: Worker, slices: Iterator[Rows]) -> None:
         summed: dict[str, Tensor] = {}
         for turn in range(turns):
             rows = next(slices)
-            assert set(rows["slot"]) == {slot_of(step, turn, rank, config.slices, world)}, "a slice is out of order"
+            assert set(rows["slot"]) == {slot_of(step, turn, rank, task.order.slices, world)}, "a slice is out of order"
             consumed.add(step=step, **journal.taken(rows))
             batch = conditioning.batch(
                 rows, seed=config.seed, drop_share=config.drop_share, mirror_share=config.mirror_share

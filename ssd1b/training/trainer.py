@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ssd1b import tracking
-from ssd1b.elastic.feed import DATASET, Attempt, Delivery, Latents, attempts
+from ssd1b.elastic.feed import DATASET, Attempt, Delivery, attempts
+from ssd1b.elastic.rows import Latents
+from ssd1b.elastic.sizing import choose
 from ssd1b.family.keep import read_keep_map
 from ssd1b.home import home, tracking_uri
 from ssd1b.models.files import resolve
@@ -41,18 +44,20 @@ def distill(config: Distillation) -> dict[str, Any]:
         OSError: the disk is full.
     """
     stages.check(config.stages)
-    latents = Latents.open(home() / "latents" / config.latents)
-    order = latents.order(global_batch=config.global_batch, slices=config.slices, seed=config.seed)
+    latents = open_latents(config)
     root = home() / "distill" / config.run
+    notes = Notes(root)
+    slices = slices_of(config, notes)
+    order = latents.order(global_batch=config.global_batch, slices=slices, seed=config.seed)
     root.mkdir(parents=True, exist_ok=True)
     claim(root, identity(config, latents))
+    notes.set("slices", str(slices))
     (root / journal.FAILURE).unlink(missing_ok=True)
     total = stages.total_steps(config.stages)
-    notes = Notes(root)
     launched_s = time.time()
     with tracking.run("distill", config.run, resume=notes.get("run_id"), tags={"kind": "distill"}) as tracked:
         if not notes.get("run_id"):
-            tracked.params(config)
+            tracked.params(replace(config, slices=slices))
             tracked.text(json.dumps(asdict(config), indent=1), "recipe.json")
             notes.set("run_id", tracked.run_id)
         with Follower(root, handler(tracked, total)):
@@ -66,6 +71,38 @@ def distill(config: Distillation) -> dict[str, Any]:
             notes.set("version", register(config, root, tracked.run_id, figures))
     return {"run": config.run, "mlflow_run": tracked.run_id, **figures,
             "registered": f"models:/{config.registered_name}/{notes.get('version')}"}  # fmt: skip
+
+
+def open_latents(config: Distillation) -> Latents:
+    """Return the rows that a recipe trains on, of one corpus or several.
+
+    Raises:
+        ValueError: one of them has no rows, or is named twice.
+    """
+    weights = {config.latents: config.weight, **{corpus.latents: corpus.weight for corpus in config.mixed_in}}
+    if len(weights) < 1 + len(config.mixed_in):
+        raise ValueError(f"latents named twice among {config.latents!r} and mixed_in: give each one weight")
+    return Latents.mix([(Latents.open(home() / "latents" / name), weight) for name, weight in weights.items()])
+
+
+def slices_of(config: Distillation, notes: "Notes") -> int:
+    """Return the slices of a step: the recipe's, or chosen. They are part of the order, so a run keeps its first.
+
+    Raises:
+        ValueError: they are to be chosen, and the most workers are more than the rows of a global batch.
+    """
+    if config.slices is not None:
+        return config.slices
+    begun_with = notes.get("slices")
+    return (
+        int(begun_with) if begun_with else choose(config.global_batch, config.num_workers, config.rows_per_slice).slices
+    )
+
+
+def resume_step(root: Path) -> int:
+    """Return the step of the newest checkpoint, or 0."""
+    newest = checkpoint.latest(root)
+    return checkpoint.step_of(newest) if newest else 0
 
 
 def train(task: Task, latents: Latents) -> None:
@@ -95,7 +132,12 @@ def train(task: Task, latents: Latents) -> None:
         ),
         datasets={DATASET: ray.data.range(1)},  # only names the split; the delivery makes the rows
         dataset_config=Delivery(
-            root=task.root, steps=total, order=task.order, latents=latents, task_cpus=config.read_cpus
+            root=task.root,
+            steps=total,
+            order=task.order,
+            latents=latents,
+            task_cpus=config.read_cpus,
+            resume_step=partial(resume_step, task.root),
         ),
     )
     trainer.fit()
@@ -112,7 +154,11 @@ def environment(config: Distillation) -> dict[str, str]:
 
 def identity(config: Distillation, latents: Latents) -> dict[str, str]:
     """Return what must not change while a run is resumed, by what to call it."""
-    same = {"recipe": {**asdict(config), **dict.fromkeys(MAY_CHANGE)}, "latents": latents.fingerprint()}
+    recipe = {**asdict(config), **dict.fromkeys(MAY_CHANGE)}
+    del recipe["rows_per_slice"]  # the slices are kept as the run began with them
+    if not config.mixed_in:
+        del recipe["mixed_in"], recipe["weight"]  # recipes did not always have them: the run is the same without
+    same: dict[str, Any] = {"recipe": recipe, "latents": latents.fingerprint()}
     same |= {f"teacher {stage.teacher}": weights_of(stage.teacher) for stage in config.stages}
     same |= {f"base {config.base}": weights_of(config.base)}
     if config.student.endswith(".json"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from PIL import Image
 from test_ingest import in_this_process
 
+from ssd1b.corpus import decoding, encoder, latents, manifest, pipeline
 from ssd1b.corpus import ingest as ingest_room
-from ssd1b.corpus import latents, manifest, pipeline
+from ssd1b.corpus.decoding import ThreadDecoders
 from ssd1b.corpus.encoder import PartEncoder
 from ssd1b.corpus.ingest import ingest
 from ssd1b.corpus.latents import encode
@@ -116,6 +118,44 @@ def test_bad_recipes_say_what_to_do(change: dict[str, Any], says: str) -> None:
         encode(dataclasses.replace(CONFIG, **change))
 
 
+def test_the_next_batch_is_decoded_while_the_vae_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The VAE is held up until a picture of the next batch has come in, which in turn never waits for the VAE."""
+    decoded, prepare, posterior = threading.Semaphore(0), decoding.prepare, PartEncoder.posterior
+    batches: list[int] = []
+
+    def noted(row: dict[str, Any], **told: Any) -> Any:
+        found = prepare(row, **told)
+        decoded.release()
+        return found
+
+    def held_up(self: PartEncoder, pixels_BCHW: torch.Tensor) -> Any:
+        batches.append(len(pixels_BCHW))
+        for _ in range(2 * len(pixels_BCHW) if len(batches) == 1 else 0):
+            assert decoded.acquire(timeout=10), "nothing is decoded while the VAE works"
+        return posterior(self, pixels_BCHW)
+
+    monkeypatch.setattr(decoding, "prepare", noted)
+    monkeypatch.setattr(PartEncoder, "posterior", held_up)
+    assert encode(dataclasses.replace(CONFIG, batch_size=2))["rows_kept"] == 8
+    assert batches == [2, 2, 2, 2]
+
+
+def test_pictures_decoded_elsewhere_leave_the_cpus_to_the_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def noted(work: Any, make: Any, **wanted: Any) -> Any:
+        asked.append(wanted)
+        return in_this_process(work, make)
+
+    monkeypatch.setattr(latents, "each", noted)
+    config = dataclasses.replace(CONFIG, decode_threads=3)
+    encode(config)
+    monkeypatch.setattr(encoder, "decoders", ThreadDecoders)  # who decodes is not asked here
+    encode(dataclasses.replace(config, name="u", decode_tasks=2))
+    assert [(wanted["cpus"], wanted["gpus"]) for wanted in asked] == [(3, 0.0), (0.0, 0.0)]
+    assert rows_of("u") == rows_of("t")
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_actors_give_the_same_latents(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +163,5 @@ def test_actors_give_the_same_latents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents, "each", pipeline.each)
     encode(dataclasses.replace(CONFIG, name="by_actors", workers=2))
     assert rows_of("by_actors") == rows_of("t")
+    encode(dataclasses.replace(CONFIG, name="by_tasks", workers=2, decode_tasks=3))
+    assert rows_of("by_tasks") == rows_of("t")

@@ -1,7 +1,6 @@
 """Delivery: what is stored is what arrives, in the elastic order, through real Ray Data."""
 
 import itertools
-import shutil
 import threading
 from collections import Counter
 from pathlib import Path
@@ -9,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssd1b.elastic.feed import DATASET, Delivery, Latents, attempts, slots
+from ssd1b.elastic.feed import DATASET, Attempt, Delivery, attempts, note, slots
+from ssd1b.elastic.rows import Latents
 from ssd1b.elastic.slices import slot_of, slots_per_step
-from tests.training.synthetic import sample_id, write_latents
+from tests.training.synthetic import write_latents
 
 STEPS = 6
 
@@ -19,17 +19,6 @@ STEPS = 6
 @pytest.fixture
 def latents(tmp_path: Path) -> Latents:
     return Latents.open(write_latents(tmp_path / "latents"))
-
-
-def test_rows_arrive_whole_and_held_out_ones_never(latents: Latents) -> None:
-    assert [len(bucket.rows) for bucket in latents.buckets] == [40]
-    rows = np.array([39, 0, 17, 5])
-    table = latents.read(0, rows)
-    assert table["sample_id"].to_pylist() == latents.buckets[0].sample_ids[rows].tolist()
-    assert max(table["sample_id"].to_pylist()) >= 2**63 > min(table["sample_id"].to_pylist()), "ids keep all 64 bits"
-    everything = latents.read(0, np.arange(40))["sample_id"].to_pylist()
-    assert len(set(everything)) == 40
-    assert not {sample_id(i) for i in (4, 13, 22)} & set(everything), "a held-out sample is trained on"
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 4, 5, 7])
@@ -44,18 +33,30 @@ def test_slots_hold_the_global_batch_and_null_slots_are_not_real(latents: Latent
     assert real == list(itertools.chain(*expected))
 
 
-def test_nothing_to_train_on_names_the_folder_and_the_job(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no latents to train on under .*/absent: run `python -m jobs.encode`"):
-        Latents.open(tmp_path / "absent")
-    (tmp_path / "none" / "bucket=128x128").mkdir(parents=True)
-    with pytest.raises(ValueError, match="no latents to train on"):
-        Latents.open(tmp_path / "none")
+@pytest.mark.parametrize("world_size", [1, 3, 4])
+@pytest.mark.parametrize("first_step", [0, 1, 5])
+def test_slots_after_a_restart_are_those_that_would_have_come(
+    latents: Latents, world_size: int, first_step: int
+) -> None:
+    order = latents.order(global_batch=8, slices=4, seed=1)
+    per_step = slots_per_step(4, world_size)
+    without = slots(order, latents, np.arange(8 * per_step), 0, world_size)
+    resumed = slots(order, latents, np.arange((8 - first_step) * per_step), first_step, world_size)
+    assert resumed.equals(without.slice(first_step * per_step * 2))
 
 
-def test_the_fingerprint_knows_another_corpus(tmp_path: Path, latents: Latents) -> None:
-    shutil.copytree(tmp_path / "latents", tmp_path / "copy")
-    assert Latents.open(tmp_path / "copy").fingerprint() == latents.fingerprint()
-    assert Latents.open(write_latents(tmp_path / "more", rows=41)).fingerprint() != latents.fingerprint()
+def test_a_start_that_was_killed_while_it_was_noted_is_no_start(tmp_path: Path) -> None:
+    first, second = (Attempt(first_step=step, world_size=2, time_s=1.5) for step in (0, 4))
+    note(tmp_path, first)
+    path = tmp_path / "attempts.jsonl"
+    whole = path.read_text()
+    note(tmp_path, second)
+    torn = path.read_text()[: len(whole) + 20]
+    assert '"first_step": 4' in torn
+    path.write_text(torn)
+    assert attempts(tmp_path) == [first]
+    note(tmp_path, second)
+    assert attempts(tmp_path) == [first, second]
 
 
 @pytest.mark.ray
@@ -63,10 +64,13 @@ def test_the_fingerprint_knows_another_corpus(tmp_path: Path, latents: Latents) 
 @pytest.mark.timeout(600)
 def test_ray_data_deals_the_same_global_batches_to_any_world_size(latents: Latents, tmp_path: Path) -> None:
     order = latents.order(global_batch=8, slices=4, seed=1)
-    delivery = Delivery(root=tmp_path, steps=STEPS, order=order, latents=latents, task_cpus=0.5)
-    for world_size, first in ((1, 0), (2, 0), (3, 2)):
+    resume_at = [0]
+    delivery = Delivery(
+        root=tmp_path, steps=STEPS, order=order, latents=latents, task_cpus=0.5, resume_step=lambda: resume_at[0]
+    )
+    for world_size, first in ((1, 0), (2, 0), (3, 2), (2, STEPS)):
         dealt: list[list[tuple[int, int, bool]]] = [[] for _ in range(world_size)]
-        delivery.resume_step = lambda first=first: first  # type: ignore[method-assign,misc]
+        resume_at[0] = first
         splits = delivery.configure({}, world_size)
 
         def consume(rank: int, split: object, into: list[list[tuple[int, int, bool]]]) -> None:
@@ -89,4 +93,9 @@ def test_ray_data_deals_the_same_global_batches_to_any_world_size(latents: Laten
             met = Counter(i for rows in dealt for slot, i, real in rows if real and slot // per_step == step)
             ids = [latents.buckets[0].sample_ids[order.slice_at(step, k).row_R].tolist() for k in range(4)]
             assert met == Counter(itertools.chain(*ids))
-    assert [(start.world_size, start.first_step) for start in attempts(tmp_path)] == [(1, 0), (2, 0), (3, 2)]
+    assert [(start.world_size, start.first_step) for start in attempts(tmp_path)] == [
+        (1, 0),
+        (2, 0),
+        (3, 2),
+        (2, STEPS),
+    ]

@@ -1,10 +1,13 @@
 """A whole run on a real cluster: a worker is killed with SIGKILL and nothing is lost but time."""
 
+import json
 import math
 import os
 import signal
 import threading
 import time
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +129,7 @@ def test_what_cannot_work_is_refused_before_a_cluster_is_asked(
 
 
 def test_a_run_cannot_go_on_as_another(home: Path) -> None:
-    from ssd1b.elastic.feed import Latents
+    from ssd1b.elastic.rows import Latents
     from ssd1b.training.trainer import claim, identity
 
     latents = Latents.open(write_latents(home / "latents" / "tiny"))
@@ -135,3 +138,49 @@ def test_a_run_cannot_go_on_as_another(home: Path) -> None:
     claim(home, identity(config(home / "x", base=told.base, stages=told.stages, num_workers=(1, 7)), latents))
     with pytest.raises(ValueError, match=r"started with another recipe: .*--set run="):
         claim(home, identity(config(home / "y", base=told.base, stages=told.stages, seed=9), latents))
+
+
+def test_slices_left_open_are_chosen_once_and_stay(home: Path) -> None:
+    from ssd1b.training.trainer import Notes, slices_of
+
+    notes = Notes(home)
+    open_ = config(home, slices=None, global_batch=64, num_workers=(1, 4), rows_per_slice=8)
+    chosen = slices_of(open_, notes)
+    assert chosen == 8
+    notes.set("slices", str(chosen))
+    more = config(home / "x", slices=None, global_batch=64, num_workers=(1, 16), rows_per_slice=1)
+    assert slices_of(more, Notes(home / "y")) != chosen
+    assert slices_of(more, Notes(home)) == chosen, "more workers have changed the order of a run"
+    assert slices_of(config(home / "z", slices=2), Notes(home)) == 2
+    with pytest.raises(ValueError, match="cannot give each of 9 workers a row"):
+        slices_of(config(home / "w", slices=None, num_workers=(1, 9)), Notes(home / "y"))
+
+
+def test_several_corpora_are_one_run_and_know_each_other(home: Path) -> None:
+    from ssd1b.recipes.distill import Corpus
+    from ssd1b.training.trainer import identity, open_latents
+
+    write_latents(home / "latents" / "tiny")
+    write_latents(home / "latents" / "more", rows=33)
+    alone = config(home)
+    mixed = replace(alone, weight=3, mixed_in=(Corpus(latents="more", weight=2),))
+    latents = open_latents(mixed)
+    assert [(share.weight, share.buckets) for share in latents.mixture] == [(3, 1), (2, 1)]
+    assert [len(bucket.rows) for bucket in latents.buckets] == [40, 33]
+    assert not open_latents(alone).mixture
+    told = [identity(one, open_latents(one)) for one in (alone, mixed, replace(mixed, weight=1))]
+    assert len({one["recipe"] for one in told}) == 3
+    assert len({one["latents"] for one in told}) == 3
+    with pytest.raises(ValueError, match="latents named twice"):
+        open_latents(replace(alone, mixed_in=(Corpus(latents="tiny"),)))
+
+
+def test_a_run_of_one_corpus_is_the_run_that_it_was_before_there_were_several(home: Path) -> None:
+    from ssd1b.training.trainer import MAY_CHANGE, identity, open_latents
+
+    write_latents(home / "latents" / "tiny")
+    told = config(home)
+    before = {**asdict(told), **dict.fromkeys(MAY_CHANGE)}
+    for name in ("weight", "mixed_in", "rows_per_slice"):
+        del before[name]
+    assert identity(told, open_latents(told))["recipe"] == sha256(json.dumps(before).encode()).hexdigest()[:16]
