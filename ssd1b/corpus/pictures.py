@@ -32,17 +32,6 @@ class Picture:
     """It has more frames than this one."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Crop:
-    """A picture cut to a bucket."""
-
-    image: Image.Image
-    top: int
-    """Rows of the resized picture above the crop."""
-    left: int
-    """Columns of the resized picture left of the crop."""
-
-
 def decode(data: bytes, *, max_pixels: int, at_least: Size | None = None) -> Picture | Reject:
     """Return the first frame of an encoded picture, whole and upright, or why there is none.
 
@@ -89,16 +78,3 @@ def on_white(image: Image.Image) -> Image.Image:
 
 def is_blank(image: Image.Image) -> bool:
     return all(low == high for low, high in image.convert("RGB").getextrema())  # type: ignore[misc]
-
-
-def cover_and_crop(image: Image.Image, bucket: Size) -> Crop:
-    """Return the picture resized until it covers the bucket, then cut at the centre to the bucket's size.
-
-    The crop's corner counts in pixels of the resized picture, as SDXL's micro-conditioning does.
-    """
-    scale = max(bucket.height / image.height, bucket.width / image.width)
-    height = max(bucket.height, round(image.height * scale))
-    width = max(bucket.width, round(image.width * scale))
-    resized = image if image.size == (width, height) else image.resize((width, height), Image.Resampling.LANCZOS)
-    top, left = (height - bucket.height) // 2, (width - bucket.width) // 2
-    return Crop(image=resized.crop((left, top, left + bucket.width, top + bucket.height)), top=top, left=left)

@@ -1,7 +1,8 @@
 """A decoded picture cut to its bucket, as bytes for the VAE: the hot half of reading pictures.
 
 Pillow resizes on one core at a fifth of the speed of torch, whose kernel for bytes computes the same Lanczos filter
-with the processor's vector instructions. Values differ by 2 of 255 at most, and in 1 of 100.
+with the processor's vector instructions. Values differ by 2 of 255 at most, and in 1 of 50, where both go across
+before down; Pillow goes the other way for pictures more than twice as high as wide.
 """
 
 from dataclasses import dataclass

@@ -5,7 +5,7 @@ import pytest
 from drawn import encoded, gradient, png
 from PIL import Image
 
-from ssd1b.corpus.pictures import Picture, cover_and_crop, decode
+from ssd1b.corpus.pictures import Picture, decode
 from ssd1b.corpus.reasons import Reason, Reject
 from ssd1b.sizes import Size
 
@@ -86,16 +86,3 @@ def test_a_jpeg_is_decoded_small_but_never_below_what_is_asked() -> None:
     picture = good(encoded(gradient(800, 400), "JPEG"), at_least=Size(128, 128))
     assert picture.original == Size(height=400, width=800)
     assert 128 <= picture.image.height < 400
-
-
-def test_the_crop_is_central_and_counts_in_resized_pixels() -> None:
-    crop = cover_and_crop(gradient(300, 150), Size(height=100, width=100))
-    assert crop.image.size == (100, 100)
-    assert (crop.top, crop.left) == (0, 50)
-
-
-def test_a_picture_of_the_bucket_size_is_left_alone() -> None:
-    image = gradient(128, 128)
-    crop = cover_and_crop(image, Size(128, 128))
-    assert (np.asarray(crop.image) == np.asarray(image)).all()
-    assert (crop.top, crop.left) == (0, 0)
