@@ -1,4 +1,8 @@
-"""Fixtures of the whole suite: one thread per process, one Ray cluster per session, one storage root per test."""
+"""Fixtures of the whole suite: one thread per process, one Ray cluster per session, one storage root per test.
+
+Property tests draw the same cases every time, so that the suite passes or fails by the code alone. New cases are looked
+for by HYPOTHESIS_PROFILE=explore.
+"""
 
 import os
 
@@ -11,6 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,17 @@ def parts(name: str) -> list[Path]:
         known = sorted(path.parent.name for path in folder.parent.glob(f"*/{manifest.SUMMARY}"))
         raise ValueError(f"no finished latents {name!r} under {folder.parent} (there: {known}): run jobs.encode first")
     return manifest.part_files(folder)
+
+
+def check_same_vae(names: Sequence[str]) -> None:
+    """Raise ValueError unless all of these latents come from one VAE: what one wrote another cannot read."""
+    told = {name: json.loads((folder_of(name) / manifest.SUMMARY).read_text()) for name in names}
+    for name, summary in told.items():
+        if "vae" not in summary:
+            raise ValueError(f"latents {name!r} do not say of which VAE they are: run jobs.encode for them again")
+    if len({(summary["vae"], summary["scaling_factor"]) for summary in told.values()}) > 1:
+        models = ", ".join(f"{name!r} by that of {summary['model']!r}" for name, summary in told.items())
+        raise ValueError(f"latents of unlike VAEs cannot be mixed: {models}; encode all with one --set model=...")
 
 
 def encode(config: Encode) -> dict[str, Any]:
@@ -89,7 +100,7 @@ def encode(config: Encode) -> dict[str, Any]:
             tally.update(report["tally"])
             unreadable += report["unreadable"]
             show(f"encode {config.name}: {tally['parts_done']}/{len(work)} parts, {tally['rows_kept']} pictures")
-        return finish(config, folder, tally, unreadable, time.monotonic() - started)
+        return finish(config, folder, tally, unreadable, origin, time.monotonic() - started)
     except OSError as error:
         kept = f"{tally['parts_done'] + tally['parts_reused']} of {len(sources)} parts are done and stay"
         raise OSError(error.errno, f"{error.strerror or error}; {kept}: make room for {folder}, run again") from error
@@ -124,7 +135,14 @@ def manifest_rows(name: str) -> int:
     return told["rows_kept"]
 
 
-def finish(config: Encode, folder: Path, tally: Counter[str], unreadable: list[str], seconds: float) -> dict[str, Any]:
+def finish(
+    config: Encode,
+    folder: Path,
+    tally: Counter[str],
+    unreadable: list[str],
+    origin: dict[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
     """Write the summary that makes the latents whole, and return it."""
     rows_in, rows_kept, not_selected = (tally.pop(name, 0) for name in ("rows_in", "rows_kept", "not_selected"))
     done, reused = tally.pop("parts_done", 0), tally.pop("parts_reused", 0)
@@ -137,6 +155,8 @@ def finish(config: Encode, folder: Path, tally: Counter[str], unreadable: list[s
         "folder": str(folder),
         "manifest": config.manifest,
         "model": config.model,
+        "vae": origin["vae"],
+        "scaling_factor": origin["scaling_factor"],
         "rows_in": rows_in,
         "rows_kept": rows_kept,
         "not_selected": not_selected,

@@ -79,10 +79,20 @@ class Latents:
 
     @staticmethod
     def mix(corpora: Sequence[tuple["Latents", int | Fraction]]) -> "Latents":
-        """Return several corpora as one, each with its weight. A corpus alone is itself, whatever its weight."""
+        """Return several corpora as one, each with its weight. A corpus alone is itself, whatever its weight.
+
+        Raises:
+            ValueError: a sample lies in two of them.
+        """
         if len(corpora) == 1:
             return corpora[0][0]
         assert all(not corpus.mixture for corpus, _ in corpora)
+        ids = np.sort(np.concatenate([bucket.sample_ids for corpus, _ in corpora for bucket in corpus.buckets]))
+        if shared := np.unique(ids[1:][ids[1:] == ids[:-1]]).tolist():
+            raise ValueError(
+                f"{len(shared):,} samples lie in two of the corpora to be mixed, sample_id {shared[0]} among them, and "
+                f"would be taken by both: mix corpora of unlike sources, or make one manifest of them"
+            )
         return Latents(
             tuple(bucket for corpus, _ in corpora for bucket in corpus.buckets),
             tuple(Share(weight, len(corpus.buckets)) for corpus, weight in corpora),

@@ -59,7 +59,7 @@ class Follower:
             whole, end, _ = file.read().rpartition(b"\n")
         if not end:
             return
-        for event in lines(whole.decode()):
+        for event in lines(whole.decode().splitlines()):
             self.handle(event)
         position.write_text(json.dumps({"bytes": offset + len(whole) + 1}))
 

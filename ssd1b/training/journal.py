@@ -10,9 +10,11 @@ prints and logs to MLflow. So there is one writer to MLflow, and it outlives eve
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import compress
+from heapq import merge
+from itertools import compress, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +41,11 @@ class Lines:
         self.file.write(json.dumps(fields) + "\n")
 
 
-def lines(text: str) -> Iterator[dict[str, Any]]:
+def lines(told: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the whole lines; what a kill has torn is no line."""
-    for line in text.splitlines():
+    for line in told:
         try:
-            if line:
+            if line.strip():
                 yield json.loads(line)
         except json.JSONDecodeError:
             continue
@@ -52,7 +54,7 @@ def lines(text: str) -> Iterator[dict[str, Any]]:
 def events(root: Path) -> list[dict[str, Any]]:
     """Return the events of a run so far."""
     path = root / EVENTS
-    return list(lines(path.read_text())) if path.exists() else []
+    return list(lines(path.read_text().splitlines())) if path.exists() else []
 
 
 def surviving_steps(events: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
@@ -75,31 +77,55 @@ class Audit:
 
 
 def audit(root: Path, order: Order, latents: Latents, steps: int) -> Audit:
-    """Compare what the workers say they took with the elastic order."""
+    """Compare what the workers say they took with the elastic order, step by step; one step is held at a time."""
+    samples = repeated = missed = 0
+    lost: list[int] = []
+    told = surviving(root, steps, lost)
+    step, met = next(told, NOTHING)
+    for now in range(steps):
+        expected = Counter(held_by(order, latents, now))
+        here = Counter[Pass]()
+        if step == now:
+            here = met
+            step, met = next(told, NOTHING)
+        samples += here.total()
+        repeated += (here - expected).total()
+        missed += (expected - here).total()
+    assert step == NOTHING[0], "the journal is not in the order of steps"
+    return Audit(steps=steps, samples=samples, repeated=repeated, missed=missed, redone_steps=len(lost))
+
+
+NOTHING: tuple[int, Counter[Pass]] = (-1, Counter())
+
+
+def held_by(order: Order, latents: Latents, step: int) -> Iterator[Pass]:
+    """Yield what the elastic order holds for a step."""
+    for k in range(order.slices):
+        one = order.slice_at(step, k)
+        yield from zip(one.epoch_R.tolist(), latents.buckets[one.bucket].sample_ids[one.row_R].tolist(), strict=True)
+
+
+def surviving(root: Path, steps: int, lost: list[int]) -> Iterator[tuple[int, Counter[Pass]]]:
+    """Yield each step that made the student, in order, with what was met there; note the steps that were lost."""
     starts = attempts(root)
-    expected = Counter[Pass]()
-    for step in range(steps):
-        for k in range(order.slices):
-            one = order.slice_at(step, k)
-            ids = latents.buckets[one.bucket].sample_ids[one.row_R]
-            expected.update(zip(one.epoch_R.tolist(), ids.tolist(), strict=True))
-    met = Counter[Pass]()
-    redone: set[tuple[int, int]] = set()
-    for path in sorted((root / "consumed").glob("*.jsonl")):
-        attempt = int(path.stem.partition("-")[0])
+    for attempt in range(len(starts)):
         end = min((later.first_step for later in starts[attempt + 1 :]), default=steps)
-        for line in lines(path.read_text()):
-            if line["step"] < end:
-                met.update(zip(line["epoch"], line["sample_id"], strict=True))
+        ranks = [steps_of(path) for path in sorted((root / "consumed").glob(f"{attempt}-*.jsonl"))]
+        for step, of_step in groupby(merge(*ranks, key=STEP), key=STEP):
+            if step < end:
+                yield step, Counter(one for _, taken_there in of_step for one in taken_there)
             else:
-                redone.add((attempt, line["step"]))
-    return Audit(
-        steps=steps,
-        samples=met.total(),
-        repeated=(met - expected).total(),
-        missed=(expected - met).total(),
-        redone_steps=len(redone),
-    )
+                lost.append(step)
+
+
+STEP: Callable[[tuple[int, list[Pass]]], int] = itemgetter(0)
+
+
+def steps_of(path: Path) -> Iterator[tuple[int, list[Pass]]]:
+    """Yield (step, what was taken) of each slice that a worker noted."""
+    with path.open() as file:
+        for line in lines(file):
+            yield line["step"], list(zip(line["epoch"], line["sample_id"], strict=True))
 
 
 def taken(rows: Mapping[str, Any]) -> dict[str, list[int]]:

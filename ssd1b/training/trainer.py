@@ -14,6 +14,7 @@ from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ssd1b import tracking
+from ssd1b.corpus.latents import check_same_vae, folder_of
 from ssd1b.elastic.feed import DATASET, Attempt, Delivery, attempts
 from ssd1b.elastic.rows import Latents
 from ssd1b.elastic.sizing import choose
@@ -77,12 +78,14 @@ def open_latents(config: Distillation) -> Latents:
     """Return the rows that a recipe trains on, of one corpus or several.
 
     Raises:
-        ValueError: one of them has no rows, or is named twice.
+        ValueError: one of them has no rows, or is named twice; two share a sample, or are of unlike VAEs.
     """
     weights = {config.latents: config.weight, **{corpus.latents: corpus.weight for corpus in config.mixed_in}}
     if len(weights) < 1 + len(config.mixed_in):
         raise ValueError(f"latents named twice among {config.latents!r} and mixed_in: give each one weight")
-    return Latents.mix([(Latents.open(home() / "latents" / name), weight) for name, weight in weights.items()])
+    if config.mixed_in:
+        check_same_vae(list(weights))
+    return Latents.mix([(Latents.open(folder_of(name)), weight) for name, weight in weights.items()])
 
 
 def slices_of(config: Distillation, notes: "Notes") -> int:

@@ -42,6 +42,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
 def test_latents_are_the_vaes_posterior_of_pixels_from_minus_one_to_one() -> None:
     result = encode(CONFIG)
     assert (result["rows_in"], result["rows_kept"], result["parts_encoded"]) == (8, 8, 2)
+    assert result["vae"] == latents.vae_identity("nano")["vae"]
     source = pq.read_table(manifest.parts("t")[0], partitioning=None).to_pylist()[0]
     row = next(row for row in rows_of("t") if row["sample_id"] == source["sample_id"])
     pixels_HWC = np.asarray(Image.open(io.BytesIO(source["image"])).convert("RGB"))

@@ -65,7 +65,7 @@ def met_by_step(root: Path) -> dict[int, Counter[tuple[int, int]]]:
     for path in (root / "consumed").glob("*.jsonl"):
         attempt = int(path.stem.partition("-")[0])
         end = min((later.first_step for later in starts[attempt + 1 :]), default=STEPS)
-        for line in journal.lines(path.read_text()):
+        for line in journal.lines(path.read_text().splitlines()):
             if line["step"] < end:
                 met[line["step"]].update(zip(line["epoch"], line["sample_id"], strict=True))
     return met

@@ -79,7 +79,7 @@ def test_the_fingerprint_knows_another_corpus_and_another_mixture(tmp_path: Path
     shutil.copytree(tmp_path / "latents", tmp_path / "copy")
     copy = Latents.open(tmp_path / "copy")
     assert copy.fingerprint() == latents.fingerprint()
-    more = Latents.open(write_latents(tmp_path / "more", rows=41))
+    more = Latents.open(write_latents(tmp_path / "more", rows=41, first=1000))
     found = {corpus.fingerprint() for corpus in (latents, more, Latents.mix([(latents, 1), (more, 1)]),
              Latents.mix([(latents, 2), (more, 1)]), Latents.mix([(more, 1), (latents, 1)]))}  # fmt: skip
     assert len(found) == 5
@@ -87,7 +87,7 @@ def test_the_fingerprint_knows_another_corpus_and_another_mixture(tmp_path: Path
 
 def test_a_mixture_takes_from_each_corpus_its_share(tmp_path: Path) -> None:
     few = Latents.open(write_ids(tmp_path / "few", {"a": 30}, file_rows=30, group_rows=8))
-    many = Latents.open(write_ids(tmp_path / "many", {"a": 90, "b": 70}, file_rows=50, group_rows=8))
+    many = Latents.open(write_ids(tmp_path / "many", {"a": 90, "b": 70}, file_rows=50, group_rows=8, first=30))
     mixed = Latents.mix([(few, Fraction(1, 4)), (many, Fraction(3, 4))])
     assert mixed.mixture == (Share(Fraction(1, 4), 1), Share(Fraction(3, 4), 2))
     order = mixed.order(global_batch=16, slices=4, seed=0)
@@ -95,6 +95,13 @@ def test_a_mixture_takes_from_each_corpus_its_share(tmp_path: Path) -> None:
     assert taken[0] == 50
     assert taken[1] + taken[2] == 150
     assert Latents.mix([(few, 7)]) is few
+
+
+def test_corpora_that_share_samples_are_not_mixed(tmp_path: Path) -> None:
+    few = Latents.open(write_ids(tmp_path / "few", {"a": 30}, file_rows=30, group_rows=8))
+    many = Latents.open(write_ids(tmp_path / "many", {"a": 90}, file_rows=50, group_rows=8, first=27))
+    with pytest.raises(ValueError, match=r"3 samples lie in two of the corpora to be mixed, sample_id 27 among them"):
+        Latents.mix([(few, 1), (many, 1)])
 
 
 @pytest.mark.parametrize(("group_rows", "mean_reads"), [(64, 2.1), (256, 4.8)])

@@ -1,5 +1,6 @@
 """A few latents in the schema of jobs.encode, and a pair of small random models in diffusers layout."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -19,8 +20,10 @@ def sample_id(i: int) -> int:
     return (i + 1) * 0x9E3779B97F4A7C15 % 2**64
 
 
-def write_latents(folder: Path, rows: int = 40, *, heldout: int = 3, side: int = 16, rows_per_group: int = 7) -> Path:
-    """Write rows to train on and some held out; two files, several row groups. Returns the folder."""
+def write_latents(
+    folder: Path, rows: int = 40, *, heldout: int = 3, side: int = 16, rows_per_group: int = 7, first: int = 0
+) -> Path:
+    """Write rows to train on and some held out; two files, several row groups; ids from `first`. Returns the folder."""
     random = np.random.default_rng(5)
     bucket = folder / f"bucket={8 * side}x{8 * side}"
     bucket.mkdir(parents=True)
@@ -30,7 +33,7 @@ def write_latents(folder: Path, rows: int = 40, *, heldout: int = 3, side: int =
         sizes = dict.fromkeys(("original_height", "original_width", "target_height", "target_width"), 8 * side)
         table.append(
             {
-                "sample_id": sample_id(i),
+                "sample_id": sample_id(first + i),
                 "mean": latent.tobytes(),
                 "std": np.full_like(latent, 0.1).tobytes(),
                 **sizes,
@@ -48,6 +51,7 @@ def write_latents(folder: Path, rows: int = 40, *, heldout: int = 3, side: int =
     half = len(whole) // 2
     for i, part in enumerate((whole[:half], whole[half:])):
         pq.write_table(part, bucket / f"part-{i}.parquet", row_group_size=rows_per_group)
+    (folder / "_summary.json").write_text(json.dumps({"model": "nano", "vae": "nano's", "scaling_factor": 1.0}))
     return folder
 
 

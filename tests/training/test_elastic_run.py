@@ -161,7 +161,7 @@ def test_several_corpora_are_one_run_and_know_each_other(home: Path) -> None:
     from ssd1b.training.trainer import identity, open_latents
 
     write_latents(home / "latents" / "tiny")
-    write_latents(home / "latents" / "more", rows=33)
+    more = write_latents(home / "latents" / "more", rows=33, first=1000)
     alone = config(home)
     mixed = replace(alone, weight=3, mixed_in=(Corpus(latents="more", weight=2),))
     latents = open_latents(mixed)
@@ -173,6 +173,13 @@ def test_several_corpora_are_one_run_and_know_each_other(home: Path) -> None:
     assert len({one["latents"] for one in told}) == 3
     with pytest.raises(ValueError, match="latents named twice"):
         open_latents(replace(alone, mixed_in=(Corpus(latents="tiny"),)))
+    summary = more / "_summary.json"
+    summary.write_text(summary.read_text().replace("nano's", "another's"))
+    with pytest.raises(ValueError, match=r"latents of unlike VAEs cannot be mixed: 'tiny' by that of 'nano', 'more'"):
+        open_latents(mixed)
+    summary.write_text("{}")
+    with pytest.raises(ValueError, match=r"latents 'more' do not say of which VAE they are"):
+        open_latents(mixed)
 
 
 def test_a_run_of_one_corpus_is_the_run_that_it_was_before_there_were_several(home: Path) -> None:
