@@ -4,55 +4,64 @@
 
 The corpus is read twice. The first reading judges: of each row two bytes are kept, and of each that passes 16 more, the
 hashes of its key and its URL. With what finding duplicates takes for a moment, memory grows by BYTES_PER_ROW and by
-nothing else. The second reading writes. What is written has the layout of a corpus of URLs itself, so its folder can be
-the path of jobs.ingest, which fetches and judges the pictures; and it has the columns by which the elastic order counts
-rows. GRIT's regions are not carried along.
+nothing else. The second reading writes. What is written has a layout that `tables.py` knows, so that jobs.ingest takes
+it for the corpus, fetches and judges the pictures; and it has the columns by which the elastic order counts rows.
+
+To ingest candidates is to ingest their corpus, but for one thing: where rows of one key name unlike URLs, the first of
+them is the candidate, whether or not its picture will be there.
 """
 
 import hashlib
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ssd1b.corpus.columns import CODE, REASONS, Codes, Columns, refusals, size_codes
+from ssd1b.corpus.columns import CODE, REASONS, Codes, Columns, numbers, refusals, size_codes, tidied
 from ssd1b.corpus.duplicates import repeats
-from ssd1b.corpus.layouts import LAYOUTS, found_columns
+from ssd1b.corpus.layouts import LAYOUTS, MARK
 from ssd1b.corpus.manifest import split_of
+from ssd1b.corpus.metadata import CARRIED, JUDGED, SCORES, SIDES, File, Part, count, read, rows_of, wanted
 from ssd1b.corpus.partitions import Partitions
-from ssd1b.corpus.reasons import Reason
+from ssd1b.corpus.reasons import Reason, Reject
+from ssd1b.corpus.region_columns import KIND, packed_columns
+from ssd1b.corpus.rejected import Rejected
+from ssd1b.corpus.samples import Samples
 from ssd1b.recipes.ingest import BUCKETS, Ingest
 
 # N rows of the corpus, M of them pass the filters, B rows of a batch
 
 BYTES_PER_ROW = 24
-BATCH_ROWS = 1 << 16
 HASH_PARTS = 32
 """Duplicates are looked for in so many parts of the hashes, one after the other, so that sorting takes little room."""
-SCORE_NAMES = ("clip_score", "aesthetic", "watermark", "unsafe", "language")
-SIDES = ("height", "width")
-CARRIED = ("sha256", "licence")
-"""What the rule does not look at, but who fetches does."""
+NOT_SELECTED = len(REASONS)
+"""The code of a row whose split the recipe does not take."""
+LARGEST_SIDE = 2**31 - 1
 SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.uint64(), nullable=False),
         pa.field("key", pa.string(), nullable=False),
         pa.field("url", pa.string(), nullable=False),
-        pa.field("caption", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),  # with single spaces
         pa.field("split", pa.string(), nullable=False),
+        pa.field("given_split", pa.string()),  # what the corpus calls it, where it does
         *(pa.field(name, pa.int32()) for name in SIDES),
-        *(pa.field(name, pa.string() if name == "language" else pa.float64()) for name in SCORE_NAMES),
-        *(pa.field(name, pa.string()) for name in CARRIED),
+        *(pa.field(name, pa.string() if name == "language" else pa.float64()) for name in SCORES),
+        pa.field("sha256", pa.string()),
+        pa.field("licence", pa.string()),
+        pa.field("regions", KIND),  # see regions.py
     ]
 )
+REPEATING = ("split", "given_split", *SIDES, "language", "licence")
+"""Columns of few values, which Parquet writes as a dictionary."""
 Ids = NDArray[np.uint64]
 
 
@@ -79,42 +88,79 @@ class Clock:
             yield item
 
 
-def candidates(
-    files: list[tuple[Path, str]], config: Ingest, folder: Path, *, part_rows: int, clock: Clock
-) -> dict[str, int]:
-    """Write the rows of a corpus of URLs that are worth fetching below a folder; return rows by reason, and `kept`.
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What became of a corpus."""
 
-    `files` are paths with the names by which rows without a key are known. Rows lie in the order of the files; of
-    equal keys the first stays, of equal URLs the row with the smallest sample_id. Equal means equal in the first 64
-    bits of SHA-256: of 15 million rows one is lost to chance in 160,000 corpora.
+    tally: dict[str, int]
+    """Rows by reason, and `kept` and `not_selected` where there are such."""
+    splits: Counter[str] = field(default_factory=Counter)
+    """Kept rows."""
+    buckets: Counter[str] = field(default_factory=Counter)
+    samples: Samples = field(default_factory=Samples)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the first reading found."""
+
+    code_N: Codes
+    """Why a row is out; 0 where it passes the filters, until the second reading fills in what duplicates are."""
+    id_M: Ids
+    fate_M: Codes
+    """DUPLICATE_KEY, DUPLICATE_URL or 0."""
+
+
+def candidates(files: Sequence[File], config: Ingest, folder: Path, *, part_rows: int, clock: Clock) -> Chosen:
+    """Write the rows of a corpus of URLs that are worth fetching below a folder.
+
+    Rows lie in the order of the files; of equal keys the first stays, of equal URLs the row with the smallest
+    sample_id. Equal means equal in the first 64 bits of SHA-256: of 15 million rows one is lost to chance in 160,000
+    corpora. A file or row group that cannot be read is counted as such.
 
     Raises:
-        ValueError: a file lacks a column, has one of another type, or is cut.
-        OSError: a file cannot be read or written.
+        ValueError: a file lacks a column or has one of another type, or it changed between the readings.
+        OSError: nothing can be written.
     """
-    total = sum(pq.read_metadata(path).num_rows for path, _ in files)
+    files = wanted(files, config)
+    judged = judge_all(files, config, sum(count(file, config) for file in files), clock)
+    chosen = Chosen(tally={})
+    schema = SCHEMA.with_metadata({MARK: prefix(config)})
+    with Partitions(folder, schema, part_rows, repeating=REPEATING) as partitions:
+        write(clock.each("read", read(files, config, CARRIED, "writes")), config, judged, partitions, chosen, clock)
+    names = [reason.value if reason else "kept" for reason in REASONS] + ["not_selected"]
+    counted = np.bincount(judged.code_N, minlength=len(names)).tolist()
+    chosen.tally.update({name: rows for name, rows in zip(names, counted, strict=True) if rows})
+    return chosen
+
+
+def judge_all(files: Sequence[File], config: Ingest, total: int, clock: Clock) -> Judged:
+    """Read the corpus for the first time."""
     code_N = np.zeros(total, np.uint8)
     id_M, url_M = np.zeros(total, np.uint64), np.zeros(total, np.uint64)  # what is not written takes no memory
     passed = at = 0
-    for batch in read(files, config, clock):
+    for found in clock.each("read", read(files, config, JUDGED, "judges")):
+        here = slice(at, at + rows_of(found))
+        at = here.stop
+        if isinstance(found, Reject):
+            code_N[here] = CODE[found.reason]
+            continue
         with clock.timed("filter"):
-            code_B = judge(batch, config)
-        code_N[at : at + len(batch)] = code_B
-        at += len(batch)
-        good = batch.filter(pa.array(code_B == 0))
+            code_N[here] = judge(found, config)
+        good = found.filter(pa.array(code_N[here] == 0))
         with clock.timed("hash"):
             until = passed + len(good)
             id_M[passed:until] = hashes(f"{prefix(config)}\0".encode(), good["key"])
-            url_M[passed:until] = hashes(b"", good["url"])
+            url_M[passed:until] = hashes(b"", pictures(good))
             passed = until
+    check_rows(at, total)
     with clock.timed("duplicates"):
-        id_M = id_M[:passed]
-        fate_M = duplicates(id_M, url_M[:passed])
-        del url_M
-    with Partitions(folder, SCHEMA, part_rows) as partitions:
-        write(read(files, config, clock), config, (code_N, id_M, fate_M), partitions, clock)
-    counted = np.bincount(code_N, minlength=len(REASONS)).tolist()
-    return {reason.value if reason else "kept": rows for reason, rows in zip(REASONS, counted, strict=True) if rows}
+        return Judged(code_N, id_M[:passed], duplicates(id_M[:passed], url_M[:passed]))
+
+
+def check_rows(found: int, expected: int) -> None:
+    if found != expected:
+        raise ValueError(f"the corpus changed while it was read: {found} rows instead of {expected}; start again")
 
 
 def prefix(config: Ingest) -> str:
@@ -122,41 +168,14 @@ def prefix(config: Ingest) -> str:
     return LAYOUTS[config.source].corpus or config.name
 
 
-def read(files: list[tuple[Path, str]], config: Ingest, clock: Clock) -> Iterator[pa.RecordBatch]:
-    """Yield the metadata in batches under our names, each with a key."""
-    layout = LAYOUTS[config.source]
-    for path, name in files:
-        with pq.ParquetFile(path) as file:
-            found = found_columns(layout, file.schema_arrow.names, path)
-            wanted = ("key", "url", "captions", "split", *SIDES, *SCORE_NAMES, *CARRIED)
-            columns = {ours: found[ours] for ours in wanted if ours in found}
-            for needed in ("url", "captions"):
-                kind = file.schema_arrow.field(columns[needed]).type if needed in columns else None
-                if kind not in (pa.string(), pa.large_string()):
-                    raise ValueError(
-                        f"{path}: {needed} is {kind or 'missing'}, but a corpus of URLs has one text a row"
-                    )
-            start = 0
-            for batch in clock.each("read", file.iter_batches(BATCH_ROWS, columns=sorted(set(columns.values())))):
-                renamed = {ours: batch.column(theirs) for ours, theirs in columns.items()}
-                renamed["key"] = keys(renamed.get("key"), len(batch), name, start)
-                start += len(batch)
-                yield pa.RecordBatch.from_pydict(renamed)
-
-
-def keys(column: pa.Array | None, count: int, name: str, start: int) -> pa.Array:
-    """Return the keys of a batch as text; a row without one is known by its file and number."""
-    text = pa.nulls(count, pa.string()) if column is None else pc.cast(column, pa.string())
-    without = pc.or_(pc.is_null(text), pc.equal(text, "").fill_null(False)).to_numpy(zero_copy_only=False)
-    if not without.any():
-        return text
-    numbers = np.flatnonzero(without) + start
-    return pc.replace_with_mask(text, pa.array(without), pa.array([f"{name}#{number}" for number in numbers.tolist()]))
-
-
 def judge(batch: pa.RecordBatch, config: Ingest) -> Codes:
-    """Return the code of each row, shape (B,); a row without a URL has no picture."""
+    """Return the code of each row, shape (B,), in the order in which jobs.ingest asks.
+
+    A row without a URL has no picture; what is not selected is not judged; then the filters.
+    """
     code_B, _ = refusals(columns_of(batch), config)
+    if config.splits:
+        code_B[~np.isin(splits(batch, config), config.splits)] = NOT_SELECTED
     nowhere = pc.or_(pc.is_null(batch["url"]), pc.equal(batch["url"], "").fill_null(False))
     code_B[nowhere.to_numpy(zero_copy_only=False)] = CODE[Reason.IMAGE_MISSING]
     return code_B
@@ -164,7 +183,14 @@ def judge(batch: pa.RecordBatch, config: Ingest) -> Codes:
 
 def columns_of(batch: pa.RecordBatch) -> Columns:
     given = set(batch.schema.names)
-    return Columns(caption=batch["captions"], **{name: batch[name] for name in (*SIDES, *SCORE_NAMES) if name in given})
+    return Columns(caption=batch["captions"], **{name: batch[name] for name in (*SIDES, *SCORES) if name in given})
+
+
+def pictures(batch: pa.RecordBatch) -> pa.Array:
+    """Return what tells the rows' pictures apart: the URL, with the hash that the corpus lists of what lies there."""
+    if "sha256" not in batch.schema.names:
+        return batch["url"]
+    return pc.binary_join_element_wise(batch["url"], pc.utf8_lower(batch["sha256"].fill_null("")), "\0")
 
 
 def hashes(start: bytes, texts: pa.Array) -> Ids:
@@ -188,33 +214,38 @@ def duplicates(id_M: Ids, url_M: Ids) -> Codes:
 
 
 def write(
-    batches: Iterator[pa.RecordBatch],
-    config: Ingest,
-    found: tuple[Codes, Ids, Codes],
-    partitions: Partitions,
-    clock: Clock,
+    items: Iterator[Part], config: Ingest, judged: Judged, partitions: Partitions, chosen: Chosen, clock: Clock
 ) -> None:
     """Write the rows that are in to their buckets, and put the fate of those that passed the filters into code_N."""
-    code_N, id_M, fate_M = found
-    buckets = BUCKETS[config.buckets]
+    buckets = [*map(str, BUCKETS[config.buckets]), "unknown"]  # "unknown" is the last: its index is -1
+    rejected = Rejected(config, chosen.samples)
     at = passed = 0
-    for batch in batches:
-        code_B = code_N[at : at + len(batch)]
-        at += len(batch)
+    for found in items:
+        code_B = judged.code_N[at : at + rows_of(found)]
         good = np.flatnonzero(code_B == 0)
-        fate = fate_M[passed : passed + len(good)]
-        id_B = id_M[passed : passed + len(good)][fate == 0]
+        fate, id_B = (column[passed : passed + len(good)] for column in (judged.fate_M, judged.id_M))
         passed += len(good)
+        if isinstance(found, Reject):  # also where a column breaks off that the first reading did not need
+            code_B[:] = CODE[found.reason]
+            chosen.samples.add(found, max_pixels=config.max_pixels)
+            at += rows_of(found)
+            continue
         code_B[good] = fate
+        with clock.timed("name rejects"):
+            rejected.name(found, code_B, at)
+        at += rows_of(found)
         with clock.timed("split"):
-            rows = batch.take(pa.array(good[fate == 0]))
+            rows = found.take(pa.array(good[fate == 0]))
             split = splits(rows, config)
+            chosen.splits.update(split)
         with clock.timed("write"):
-            table = as_table(rows, id_B, split)
             _, bucket_B = size_codes(columns_of(rows), config, len(rows))
+            made = made_of(rows, id_B[fate == 0], split, clock)
             for bucket in np.unique(bucket_B).tolist():
-                chosen = table.filter(pa.array(bucket_B == bucket))
-                partitions.add(str(buckets[bucket]) if bucket >= 0 else "unknown", chosen)
+                of_bucket = made.take(pa.array(np.flatnonzero(bucket_B == bucket)))
+                partitions.add(buckets[bucket], pa.Table.from_batches([of_bucket]))
+                chosen.buckets[buckets[bucket]] += len(of_bucket)
+    check_rows(at, len(judged.code_N))
 
 
 def splits(rows: pa.RecordBatch, config: Ingest) -> list[str]:
@@ -227,15 +258,22 @@ def splits(rows: pa.RecordBatch, config: Ingest) -> list[str]:
     ]
 
 
-def as_table(rows: pa.RecordBatch, id_B: Ids, split: list[str]) -> pa.Table:
+def made_of(rows: pa.RecordBatch, id_B: Ids, split: list[str], clock: Clock) -> pa.RecordBatch:
     """Return rows under the names and types of SCHEMA."""
-    made = {"sample_id": pa.array(id_B), "split": pa.array(split, pa.string()), "caption": rows["captions"]}
-    given = {name: rows[name] for name in SCHEMA.names if name in rows.schema.names}
-    columns = {**given, **made}
-    return pa.table(
-        [
-            pc.cast(columns[field.name], field.type) if field.name in columns else pa.nulls(len(rows), field.type)
-            for field in SCHEMA
-        ],
-        schema=SCHEMA,
-    )
+    given = {name: rows[name] for name in rows.schema.names}
+    tidy = tidied(rows["captions"])
+    known_B = np.ones(len(rows), bool)
+    side_B = {name: np.trunc(numbers(given.get(name), len(rows))) for name in SIDES}
+    for side in side_B.values():
+        known_B &= (side >= 1) & (side <= LARGEST_SIDE)  # NaN is neither
+    made = {name: pa.array(np.where(known_B, side, 0).astype(np.int32), mask=~known_B) for name, side in side_B.items()}
+    if "regions" not in given and {"noun_chunks", "ref_exps"} & set(given):
+        with clock.timed("of it regions"):
+            made["regions"] = packed_columns(given.get("noun_chunks"), given.get("ref_exps"), rows["captions"], tidy)
+    made |= {"sample_id": pa.array(id_B), "split": pa.array(split, pa.string()), "caption": tidy}
+    columns = {**given, **made, "given_split": given.get("split", pa.nulls(len(rows), pa.string()))}
+    arrays = [
+        pc.cast(columns[each.name], each.type) if each.name in columns else pa.nulls(len(rows), each.type)
+        for each in SCHEMA
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from ssd1b.command import show
 from ssd1b.corpus.decoding import Prepared, Row, decoders
 from ssd1b.corpus.manifest import write_table
 from ssd1b.corpus.reasons import Reason
@@ -62,7 +63,10 @@ class PartEncoder:
 
         work: source and part (paths), made_from (what the part is to say of its origin), rows (of the source).
         A source that cannot be read to its end gives the rows that can be read; its part will not count as finished.
+        Ray asks again for a part whose report was lost with a node; one that is finished is not encoded again.
         """
+        if done := finished(Path(work["part"]), work["made_from"]):
+            return {"tally": {**done, "rows_new": done["rows_kept"], "parts_done": 1}, "unreadable": []}
         tally = Counter[str]()
         broken: list[str] = []
         rows = [row for batch in self.batches(work, tally, broken) for row in self.encode(batch, tally)]
@@ -116,6 +120,21 @@ class PartEncoder:
         """
         mean_BCHW, std_BCHW = self.vae.posterior(pixels_BCHW.to(self.device).float() / 127.5 - 1)
         return mean_BCHW.half().cpu(), std_BCHW.half().cpu()
+
+
+def finished(part: Path, made_from: str) -> dict[str, int] | None:
+    """Return the counts of a part that was made from just this, or None where it must be encoded."""
+    if not part.exists():
+        return None
+    try:
+        told = pq.read_schema(part).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        show(f"{part} is damaged and is made again: {str(error).splitlines()[0]}")
+        return None
+    if told.get(MADE_FROM, b"").decode() != made_from:
+        return None
+    counts: dict[str, int] = json.loads(told[TALLY])
+    return counts
 
 
 def read(source: Path, rows: int, batch_rows: int, tally: Counter[str], broken: list[str]) -> Iterator[pa.RecordBatch]:

@@ -5,13 +5,10 @@
     parts -> report                           the counts as JSON and as a picture
 
 All is written aside and takes the manifest's name at the end, so that a rerun replaces it or leaves it as it was.
-Weak point: between the two renames of a replacement, microseconds apart, a kill leaves the old manifest under
-`.<name>.old`, and the next run of the recipe starts from nothing, as it does anyway.
 """
 
+import errno
 import json
-import os
-import shutil
 import time
 from collections import Counter
 from dataclasses import asdict
@@ -25,51 +22,65 @@ import pyarrow.parquet as pq
 
 from ssd1b.command import nearest, show
 from ssd1b.corpus import manifest
+from ssd1b.corpus.aside import written_aside
 from ssd1b.corpus.duplicates import drop_duplicates
 from ssd1b.corpus.filters import judge, selected
 from ssd1b.corpus.pipeline import Report, each
 from ssd1b.corpus.reasons import Reason, Reject
 from ssd1b.corpus.report import write_sheet
 from ssd1b.corpus.samples import Samples
+from ssd1b.corpus.shortlist import shortlist
 from ssd1b.corpus.sources import Shard, read, shards
 from ssd1b.recipes.ingest import Ingest
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def ingest(config: Ingest) -> dict[str, Any]:
     """Make the manifest that a recipe describes and return what became of every row.
 
-    rows_in == rows_kept + not_selected + the sum of rejected.
+    rows_in == rows_kept + not_selected + the sum of rejected. With pictures=later there is no manifest yet: see
+    shortlist.py.
 
     Raises:
         ValueError: the source is not there, a style is not in it, or no row is left; the old manifest stays.
-        OSError: a part cannot be written.
+        OSError: a part, or a fetched picture, cannot be written; the old manifest stays.
     """
+    final = manifest.folder_of(config.name)
+    try:
+        if config.pictures == "later":
+            return shortlist(config)
+        with written_aside(final) as aside:
+            return make(config, aside, final)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        place = error.filename or final.parent
+        raise OSError(error.errno, f"{error.strerror}: make room for {place}, then run again") from error
+
+
+def make(config: Ingest, aside: Path, final: Path) -> dict[str, Any]:
+    """Do so in the folder `aside`, which will be called `final`."""
     started = time.monotonic()
     found = shards(config)
-    final = manifest.folder_of(config.name)
-    aside = final.with_name(f".{config.name}.{os.getpid()}")
-    for orphan in final.parent.glob(f".{config.name}.*"):
-        shutil.rmtree(orphan)
     work = [{"number": number, "shard": asdict(shard)} for number, shard in enumerate(found)]
-    try:
-        tally = Counter[str]()
-        samples = Samples()
-        seen: dict[str, set[str]] = {"style": set(), "subgroup": set()}
-        for done, report in enumerate(each(work, partial(shard_worker, config, aside)), start=1):
-            tally.update(report["tally"])
-            samples.merge(report["samples"])
-            for field, values in seen.items():
-                values.update(report[field])
-            show(f"ingest {config.name}: {done}/{len(work)} shards, {tally['rows_in']} rows in, {tally['kept']} usable")
-        check_selection(config, seen)
-        drop_duplicates(aside, config, tally, samples)
-        result = summary(config, aside, final, tally, samples, len(found))
-        write_sheet(aside, config, result, samples)
-        result["seconds"] = round(time.monotonic() - started, 1)
-        (aside / manifest.SUMMARY).write_text(json.dumps(result, indent=1))
-        replace(final, aside)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    tally = Counter[str]()
+    samples = Samples()
+    seen: dict[str, set[str]] = {"style": set(), "subgroup": set()}
+    for done, report in enumerate(each(work, partial(shard_worker, config, aside)), start=1):
+        tally.update(report["tally"])
+        samples.merge(report["samples"])
+        for field, values in seen.items():
+            values.update(report[field])
+        show(f"ingest {config.name}: {done}/{len(work)} shards, {tally['rows_in']} rows in, {tally['kept']} usable")
+    for orphan in aside.glob("bucket=*/.part-*"):
+        orphan.unlink()  # half a part, of a task that died with its node
+    check_selection(config, seen)
+    drop_duplicates(aside, config, tally, samples)
+    result = summary(config, aside, final, tally, samples, len(found))
+    write_sheet(aside, config, result, samples)
+    result["seconds"] = round(time.monotonic() - started, 1)
+    (aside / manifest.SUMMARY).write_text(json.dumps(result, indent=1))
     return result
 
 
@@ -170,12 +181,3 @@ def summary(
         "buckets": dict(counts["bucket"]),
         "parts": len(parts),
     }
-
-
-def replace(final: Path, aside: Path) -> None:
-    """Give the folder `aside` the name `final`."""
-    old = final.with_name(f".{final.name}.old")
-    if final.exists():
-        final.rename(old)
-    aside.rename(final)
-    shutil.rmtree(old, ignore_errors=True)

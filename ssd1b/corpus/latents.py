@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from ssd1b.command import nearest, show
 from ssd1b.corpus import manifest
-from ssd1b.corpus.encoder import MADE_FROM, SELECTED_BY, TALLY, PartEncoder
+from ssd1b.corpus.encoder import SELECTED_BY, PartEncoder, finished
 from ssd1b.corpus.pipeline import Report, each
 from ssd1b.corpus.reasons import Reason
 from ssd1b.home import home
@@ -208,18 +208,3 @@ def vae_identity(model: str) -> dict[str, Any]:
 
 def fingerprint(origin: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
-
-
-def finished(part: Path, made_from: str) -> dict[str, int] | None:
-    """Return the counts of a part that was made from just this, or None where it must be encoded."""
-    if not part.exists():
-        return None
-    try:
-        told = pq.read_schema(part).metadata or {}
-    except (OSError, pa.ArrowException) as error:
-        show(f"{part} is damaged and is made again: {str(error).splitlines()[0]}")
-        return None
-    if told.get(MADE_FROM, b"").decode() != made_from:
-        return None
-    counts: dict[str, int] = json.loads(told[TALLY])
-    return counts

@@ -6,8 +6,10 @@ ViT-B/32, which are on another scale.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import pyarrow as pa
 
 from ssd1b.corpus.pair import LABELS
 from ssd1b.sizes import Size
@@ -72,6 +74,30 @@ LAYOUTS: Mapping[str, Layout] = {
         "midjourney", ("id",), captions=("clean_prompt", "clean_prompts", "prompt", "content", "text")
     ),
 }  # fmt: skip
+CANDIDATES = Layout(
+    needed=(("url",), ("captions",)),
+    columns={
+        "captions": ("caption",), "split": ("given_split",), **{name: (name,) for name in SCORES},
+        **{name: (name,) for name in ("key", "url", "sha256", "licence", "regions")},
+    },
+)  # fmt: skip
+"""What candidates.py writes of any of them: under our names, with the keys that the corpus's own rows have."""
+MARK = b"ssd1b.candidates"
+"""In a file's own metadata: the corpus that its candidates were chosen from."""
+
+
+def layout_in(schema: pa.Schema, layout: Layout, file: object) -> Layout:
+    """Return the layout of a file of a corpus: the corpus's own, or that of the candidates chosen from it.
+
+    Raises:
+        ValueError: they are candidates of another corpus, whose rows would get other names and meet other filters.
+    """
+    told = (schema.metadata or {}).get(MARK)
+    if told is None:
+        return layout
+    if told.decode() != layout.corpus:
+        raise ValueError(f"{file} holds candidates of {told.decode()}: run the recipe {told.decode()}")
+    return replace(CANDIDATES, corpus=layout.corpus)
 
 
 def found_columns(layout: Layout, present: Iterable[str], file: object) -> dict[str, str]:

@@ -3,31 +3,34 @@
 Who stays is decided greedily in the order of sample_id: a row goes if a row that stays, of smaller sample_id, is within
 the distance. So every row that goes has a twin that stays, and no two that stay are twins. It is not transitive: of
 a chain of small steps both ends stay where they are too far apart. The answer depends on the set of rows only.
-"""
 
-from collections.abc import Iterator
-from itertools import combinations, pairwise
-from math import comb, log2
+Where hashes crowd, as those of near-blank pictures do, nearly all pairs are near, and there are too many to look at.
+Few rows of a crowd stay, though, since no two of them are near; so rows are settled in blocks that double, each first
+against the rows before it that stay. What is left of a block has few near pairs, as far as sample_id is a hash that
+knows nothing of pictures: after a share s of rows in random order each open row is near about ln(N) / s others at most
+(Blelloch, Fineman, Shun, "Greedy Sequential Maximal Independent Set and Matching are Parallel on Average", 2012, 3).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ssd1b.corpus.near_pairs import BITS, CROWD, are_near, choose_masks, near_pairs
 from ssd1b.recipes.filters import FARTHEST
 
-# N rows, M rows that are still in question, P pairs
+# N rows, M rows of unlike hashes, A of them that may have a twin, B of a block, P pairs
 
 Hashes = NDArray[np.uint64]
 Rows = NDArray[np.int64]
-BITS = 64
 NONE = -1
+FIRST_BLOCK = 4096
 
 
 def near_duplicates(hash_N: Hashes, id_N: NDArray[np.uint64], distance: int) -> Rows:
     """Return for each row the index of the row that stays for it, or -1 where the row itself stays. Shape (N,).
 
-    Of several that stay within the distance the one of smallest id is named. Takes about 130 bytes per row with
-    the arrays given, and a time that grows with the pairs of different hashes that share a key (see `keys`). Weak
-    point: a hundred thousand of them under one key are five billion comparisons, half a minute.
+    Of several that stay within the distance the one of smallest id is named. Takes about 130 bytes per row with the
+    arrays given, and 180 where most rows are of crowds. Weak point: so they take some 1,000 comparisons each, a hundred
+    thousand of them three seconds and a million 45.
     """
     assert 0 <= distance <= FARTHEST, distance
     by_id_N = np.argsort(id_N, kind="stable")
@@ -45,67 +48,70 @@ def near_duplicates(hash_N: Hashes, id_N: NDArray[np.uint64], distance: int) -> 
 
 
 def keepers(hash_M: Hashes, distance: int) -> Rows:
-    """Return for each of different hashes, in the order of ids, the index of the one that stays for it, or -1.
-
-    Round by round: a row stays once no row before it is near and still open; then those near it go. Pairs are searched
-    anew in each round rather than kept, so that memory does not grow with them.
-    """
+    """Return for each of different hashes, in the order of ids, the index of the one that stays for it, or -1."""
     keeper_M = np.full(len(hash_M), NONE, np.int64)
     if distance == 0 or not len(hash_M):
         return keeper_M
-    near_M = np.zeros(len(hash_M), bool)
-    for low_P, high_P in near_pairs(hash_M, distance):
-        near_M[low_P] = near_M[high_P] = True
-    asked_M = np.flatnonzero(near_M)  # a row that is near none stays, and is not searched again
-    stays, goes = np.zeros(len(asked_M), bool), np.zeros(len(asked_M), bool)
-    while not (stays | goes).all():
-        blocked = np.zeros(len(asked_M), bool)
-        for low_P, high_P in near_pairs(hash_M[asked_M], distance):
-            goes[high_P[stays[low_P]]] = True
-            blocked[high_P[~goes[low_P]]] = True
-        stays |= ~(goes | blocked)
-    nearest = np.full(len(asked_M), len(asked_M), np.int64)
-    for low_P, high_P in near_pairs(hash_M[asked_M], distance):
-        of_one_that_goes = stays[low_P] & goes[high_P]
-        np.minimum.at(nearest, high_P[of_one_that_goes], low_P[of_one_that_goes])
-    keeper_M[asked_M[goes]] = asked_M[nearest[goes]]
+    asked_A = np.flatnonzero(in_question(hash_M, distance))
+    hash_A = hash_M[asked_A]
+    stays_A = staying(hash_A, distance)
+    stay, go = np.flatnonzero(stays_A), np.flatnonzero(~stays_A)
+    nearest = np.full(len(go), len(stay), np.int64)
+    for stays_P, goes_P in near_pairs(hash_A[stay], hash_A[go], distance):
+        np.minimum.at(nearest, goes_P, stays_P)
+    keeper_M[asked_A[go]] = asked_A[stay[nearest]]
     return keeper_M
 
 
-def near_pairs(hash_M: Hashes, distance: int) -> Iterator[tuple[Rows, Rows]]:
-    """Yield (low, high) indices of all pairs within the distance, low before high; a pair can come more than once."""
-    for mask in keys(len(hash_M), distance):
+def in_question(hash_M: Hashes, distance: int) -> NDArray[np.bool_]:
+    """Return which rows are near another, and maybe some that are not: all of a crowd, unseen. Shape (M,).
+
+    This is where a corpus without crowds spends its time: sorted by a key, neighbours are compared side by side, so
+    that reading does not jump through memory.
+    """
+    asked_M = np.zeros(len(hash_M), bool)
+    for mask in choose_masks(len(hash_M), len(hash_M), distance, (1 << BITS) - 1):
         order_M = np.argsort(hash_M & mask)
-        sorted_M = hash_M[order_M]  # side by side, so that comparing neighbours does not jump through memory
+        sorted_M = hash_M[order_M]
         left_P = np.arange(len(order_M))
         for gap in range(1, len(order_M)):
             left_P = left_P[: np.searchsorted(left_P, len(order_M) - gap)]
-            apart_P = sorted_M[left_P] ^ sorted_M[left_P + gap]
-            alike_P = apart_P & mask == 0
-            left_P, apart_P = left_P[alike_P], apart_P[alike_P]
+            alike_P = (sorted_M[left_P] ^ sorted_M[left_P + gap]) & mask == 0
+            left_P = left_P[alike_P]
             if not len(left_P):
                 break
-            near_P = left_P[np.bitwise_count(apart_P) <= distance]
-            if len(near_P):
-                one_P, other_P = order_M[near_P], order_M[near_P + gap]
-                yield np.minimum(one_P, other_P), np.maximum(one_P, other_P)
+            if gap == CROWD:  # all from here to there share the key
+                edges = np.bincount(left_P, minlength=len(order_M) + 1)
+                edges -= np.bincount(left_P + gap + 1, minlength=len(order_M) + 1)
+                asked_M[order_M[np.cumsum(edges[:-1]) > 0]] = True
+                break
+            near_P = left_P[are_near(sorted_M[left_P], sorted_M[left_P + gap], distance)]
+            asked_M[order_M[near_P]] = asked_M[order_M[near_P + gap]] = True
+    return asked_M
 
 
-def keys(rows: int, distance: int) -> list[np.uint64]:
-    """Return the masks under which rows are sorted, so that any two within the distance are equal under one of them.
+def staying(hash_A: Hashes, distance: int) -> NDArray[np.bool_]:
+    """Return which of different hashes stay, in the order of ids. Shape (A,)."""
+    stays_A = np.zeros(len(hash_A), bool)
+    done = 0
+    while done < len(hash_A):
+        block = np.arange(done, min(len(hash_A), max(FIRST_BLOCK, 2 * done)))
+        before = hash_A[:done][stays_A[:done]]
+        left = block[~touched(before, hash_A[block], distance)]
+        while len(left):  # a row stays once no open row before it is near; then those near it go
+            blocked = np.zeros(len(left), bool)
+            for low_P, high_P in near_pairs(hash_A[left], hash_A[left], distance):
+                blocked[high_P[low_P < high_P]] = True
+            stay, left = left[~blocked], left[blocked]
+            stays_A[stay] = True
+            left = left[~touched(hash_A[stay], hash_A[left], distance)]
+        done = int(block[-1]) + 1
+    return stays_A
 
-    The 64 bits are cut into `bands` bands. So many differing bits fall into as many bands at most, so the others agree:
-    a mask for each choice of bands - distance of them. More bands make longer keys, which fewer rows share, but more
-    masks. (Manku, Jain, Das Sarma, "Detecting Near-Duplicates for Web Crawling", 2007, 3.)
-    """
-    bands = min(range(distance + 1, distance + 5), key=lambda bands: cost(rows, distance, bands))
-    edges = [BITS * i // bands for i in range(bands + 1)]
-    parts = [(1 << high) - (1 << low) for low, high in pairwise(edges)]
-    return [np.uint64(sum(chosen)) for chosen in combinations(parts, bands - distance)]
 
-
-def cost(rows: int, distance: int, bands: int) -> float:
-    """Return about how many comparisons a search takes: sorting under each mask, and the pairs that share a key."""
-    width = float(BITS * (bands - distance) / bands)
-    shared: float = rows / 2**width
-    return comb(bands, distance) * rows * (log2(rows + 1) + shared)
+def touched(stays: Hashes, hash_B: Hashes, distance: int) -> NDArray[np.bool_]:
+    """Return which hashes are near one that stays. Shape (B,)."""
+    found_B = np.zeros(len(hash_B), bool)
+    for _, near_P in near_pairs(stays, hash_B, distance):
+        found_B[near_P] = True
+    return found_B

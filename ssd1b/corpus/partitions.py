@@ -1,6 +1,7 @@
 """Many rows to a partition per bucket, in files of even size, without holding more than a row group of each."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,10 +15,11 @@ GROUP_ROWS = 1 << 14
 class Partition:
     """The files of one bucket. A file takes its name once it is whole."""
 
-    def __init__(self, folder: Path, schema: pa.Schema, part_rows: int) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, part_rows: int, repeating: Sequence[str]) -> None:
         self.folder = folder
         self.schema = schema
         self.part_rows = part_rows
+        self.repeating = list(repeating)
         self.waiting: list[pa.Table] = []
         self.waiting_rows = 0
         self.writer: pq.ParquetWriter | None = None
@@ -35,7 +37,7 @@ class Partition:
         table = pa.concat_tables(self.waiting)
         if self.writer is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.writer = pq.ParquetWriter(self.aside, self.schema, compression="zstd")
+            self.writer = pq.ParquetWriter(self.aside, self.schema, compression="zstd", use_dictionary=self.repeating)
         self.writer.write_table(table.slice(0, count).combine_chunks())
         self.rows_of_part += min(count, len(table))
         self.waiting = [table.slice(count)]
@@ -62,12 +64,16 @@ class Partition:
 
 
 class Partitions:
-    """The partitions of all buckets below a folder: `with Partitions(...) as p: p.add("1024x1024", table)`."""
+    """The partitions of all buckets below a folder: `with Partitions(...) as p: p.add("1024x1024", table)`.
 
-    def __init__(self, folder: Path, schema: pa.Schema, part_rows: int) -> None:
+    `repeating` names the columns of few values: to make a dictionary of any other is work that is thrown away.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, part_rows: int, repeating: Sequence[str] = ()) -> None:
         self.folder = folder
         self.schema = schema
         self.part_rows = part_rows
+        self.repeating = repeating
         self.of_bucket: dict[str, Partition] = {}
 
     def __enter__(self) -> "Partitions":
@@ -83,5 +89,6 @@ class Partitions:
     def add(self, bucket: str, table: pa.Table) -> None:
         """Take rows of a bucket, in the order in which they will lie."""
         if bucket not in self.of_bucket:
-            self.of_bucket[bucket] = Partition(self.folder / f"bucket={bucket}", self.schema, self.part_rows)
+            folder = self.folder / f"bucket={bucket}"
+            self.of_bucket[bucket] = Partition(folder, self.schema, self.part_rows, self.repeating)
         self.of_bucket[bucket].add(table)

@@ -30,7 +30,8 @@ class Each:
         try:
             report = self.function(json.loads(row["work"]))
         except OSError as error:
-            report = {"errno": error.errno or errno.EIO, "error": str(error)}
+            file = None if error.filename is None else str(error.filename)
+            report = {"errno": error.errno or errno.EIO, "error": error.strerror or str(error), "file": file}
         return {"report": json.dumps(report)}
 
 
@@ -64,5 +65,5 @@ def each(
     for row in done.iter_rows():
         report = json.loads(row["report"])
         if "error" in report:
-            raise OSError(report["errno"], report["error"])
+            raise OSError(report["errno"], report["error"], report["file"])
         yield report

@@ -16,15 +16,16 @@ EXPERIMENT = "ingest"
 
 
 def recorded(config: Ingest) -> dict[str, Any]:
-    """Ingest, and keep what came of it as a run named like the manifest; return the result with the run's id.
+    """Ingest, and keep what came of it as a run named like the manifest or candidates; return it with the run's id.
 
-    A run that fails is there too, as FAILED and with its recipe. The manifest does not depend on MLflow: it is whole
+    A run that fails is there too, as FAILED and with its recipe. What was made does not depend on MLflow: it is whole
     on disk before anything is logged of it.
 
     Raises:
         ValueError, OSError: as `ingest` does; ValueError too where no MLflow store answers.
     """
-    with tracking.run(EXPERIMENT, config.name, tags={"manifest": config.name, "source": config.source}) as run:
+    made = "candidates" if config.pictures == "later" else "manifest"
+    with tracking.run(EXPERIMENT, config.name, tags={made: config.name, "source": config.source}) as run:
         run.params(config)
         result = ingest(config)
         run.metrics(metrics(result))

@@ -1,12 +1,14 @@
-"""What jobs.ingest shows of a manifest, gathered from its parts and from the sample of what was left out."""
+"""What jobs.ingest shows of a manifest or of candidates: of the parts, and of the sample of what was left out."""
 
 from collections.abc import Mapping
-from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from PIL import Image
 
 from ssd1b.corpus import manifest
@@ -19,6 +21,10 @@ from ssd1b.sizes import Size
 
 EXAMPLES = 3 * COLUMNS
 """Kept rows that are shown: those of smallest sample_id, a hash, so an even sample."""
+SIZES = 1 << 18
+"""Sizes that the histograms count: of more rows every second, or third, and so on."""
+Place = tuple[int, Path, int]
+"""sample_id, part, and row in it."""
 
 
 def write_sheet(folder: Path, config: Ingest, result: Mapping[str, Any], samples: Samples) -> None:
@@ -27,27 +33,33 @@ def write_sheet(folder: Path, config: Ingest, result: Mapping[str, Any], samples
 
 
 def gather(folder: Path, config: Ingest, result: Mapping[str, Any], samples: Samples) -> Report:
-    """Return what the report shows. Holds 8 bytes per row."""
-    heights, widths = [], []
-    first: list[tuple[int, str, int]] = []
-    for part in manifest.part_files(folder):
-        table = pq.read_table(part, columns=["sample_id", "height", "width"], partitioning=None)
-        heights.append(table["height"].to_numpy())
-        widths.append(table["width"].to_numpy())
-        found = ((key, str(part), i) for i, key in enumerate(table["sample_id"].to_pylist()))
-        first = nsmallest(EXAMPLES, [*first, *found])
-    left_out = {"not_selected": result["not_selected"], **result["rejected"]}
+    """Return what the report shows. Takes no more memory for more rows."""
     kept = result["rows_kept"]
+    every = -(-kept // SIZES)
+    sides: dict[str, list[NDArray[np.int64]]] = {"height": [], "width": []}
+    first: list[Place] = []
+    seen = 0
+    for part in manifest.part_files(folder):
+        table = pq.read_table(part, columns=["sample_id", *sides], partitioning=None)
+        some = table.take(pa.array(np.arange(-seen % every, len(table), every)))
+        some = some.filter(pc.is_valid(some["height"]))  # candidates can be of unknown size
+        for name, found in sides.items():
+            found.append(some[name].to_numpy())
+        first = sorted([*first, *smallest(part, table["sample_id"].to_numpy())])[:EXAMPLES]
+        seen += len(table)
+    left_out = {"not_selected": result["not_selected"], **result["rejected"]}
+    later = config.pictures == "later"
     return Report(
-        title=f"Manifest {config.name}",
+        title=f"{'Candidates' if later else 'Manifest'} {config.name}",
         subtitle=f"{result['rows_in']:,} rows in, {kept:,} kept ({kept / result['rows_in']:.1%})  ·  source "
-        f"{config.source}  ·  {config.buckets} buckets  ·  {result['shards']:,} shards, {result['parts']:,} parts",
+        f"{config.source}  ·  {config.buckets} buckets  ·  from {result['shards']:,} "
+        f"{'file' if later else 'shard'}{'s' * (result['shards'] != 1)}, {result['parts']:,} parts",
         rows_in=result["rows_in"],
         left_out={name: rows for name, rows in sorted(left_out.items(), key=lambda item: -item[1]) if rows},
         buckets=dict(sorted(result["buckets"].items(), key=lambda item: -item[1])),
-        height_N=np.concatenate(heights),
-        width_N=np.concatenate(widths),
-        kept=[example(Path(part), row, config.max_pixels) for _, part, row in first],
+        height_N=np.concatenate(sides["height"]),
+        width_N=np.concatenate(sides["width"]),
+        kept=[example(part, row, config.max_pixels) for _, part, row in first],
         lost={
             reason: [Shown(picture=shown(row["picture"]), text=row["detail"], name=name_of(row)) for row in rows]
             for reason, rows in samples.found.items()
@@ -55,9 +67,23 @@ def gather(folder: Path, config: Ingest, result: Mapping[str, Any], samples: Sam
     )
 
 
+def smallest(part: Path, id_N: NDArray[np.uint64]) -> list[Place]:
+    """Return the places of the rows of a part that have the smallest sample_id."""
+    rows = np.argpartition(id_N, EXAMPLES)[:EXAMPLES] if len(id_N) > EXAMPLES else np.arange(len(id_N))
+    return [(int(id_N[row]), part, int(row)) for row in rows]
+
+
 def example(part: Path, row: int, max_pixels: int) -> Shown:
-    table = pq.read_table(part, columns=["captions", "image", "path"], partitioning=None).slice(row, 1)
-    found = table.to_pylist()[0]
+    with pq.ParquetFile(part) as file:
+        present = set(file.schema_arrow.names) & {"captions", "image", "path", "caption", "url"}
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if row < rows:
+                break
+            row -= rows
+        found = file.read_row_group(group, columns=sorted(present)).slice(row, 1).to_pylist()[0]
+    if "captions" not in found:  # a candidate
+        return Shown(picture=None, text=found["caption"], name=found["url"])
     return Shown(picture=small(found["image"], found["path"], max_pixels), text=found["captions"][0])
 
 

@@ -27,10 +27,13 @@ from ssd1b.corpus.pair import Pair
 from ssd1b.corpus.reasons import Reason, Reject
 from ssd1b.corpus.tables import read_row_group, row_groups
 from ssd1b.corpus.tars import read_tar
+from ssd1b.home import home
 from ssd1b.recipes.ingest import Ingest
 
 URL_ROWS = 16_384
 """Rows of a shard of URLs."""
+CANDIDATES = "candidates:"
+"""A path that starts so names what `pictures=later` wrote: candidates:NAME is <home>/candidates/NAME."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ class Shard:
     """parquet, urls: the row group. folder: the byte offset. emoji, icons: the index of the set."""
     first: int = 0
     """urls: the first row within the row group."""
+    rows: int = 0
+    """parquet, urls: how many rows there were when the job began, so that all are counted if the file breaks later."""
     kept: str = ""
     """urls: the folder in which what was fetched is kept."""
     split: str | None = None
@@ -64,7 +69,7 @@ def shards(config: Ingest) -> list[Shard]:
     match config.source:
         case "shipped":
             groups = row_groups(shipped.PATH)
-            found = [Shard(kind="parquet", name="shipped", part=i) for i in range(len(groups))]
+            found = [Shard(kind="parquet", name="shipped", part=i, rows=rows) for i, rows in enumerate(groups)]
         case "parquet":
             found = [shard for path, name in files(config, ".parquet") for shard in parquet_shards(path, name)]
         case "grit" | "laion" | "coyo" | "datacomp" | "midjourney":
@@ -89,7 +94,7 @@ def parquet_shards(path: Path, name: str) -> list[Shard]:
         groups = row_groups(path)
     except (OSError, pa.ArrowException) as error:
         return [Shard(kind="broken", path=str(path), name=name, problem=str(error).splitlines()[0])]
-    return [Shard(kind="parquet", path=str(path), name=name, part=i) for i in range(len(groups))]
+    return [Shard(kind="parquet", path=str(path), name=name, part=i, rows=rows) for i, rows in enumerate(groups)]
 
 
 def url_shards(path: Path, name: str, config: Ingest) -> list[Shard]:
@@ -100,7 +105,7 @@ def url_shards(path: Path, name: str, config: Ingest) -> list[Shard]:
     kept = step.kept_folder(config)
     return [
         Shard(
-            kind="urls", path=str(path), name=name, part=i, first=first,
+            kind="urls", path=str(path), name=name, part=i, first=first, rows=min(URL_ROWS, rows - first),
             kept=str(kept / folder_name(f"{name}#{i}+{first}")),
         )
         for i, rows in enumerate(groups)
@@ -134,6 +139,9 @@ def package_shards(config: Ingest) -> list[Shard]:
 
 def files(config: Ingest, suffix: str) -> list[tuple[Path, str]]:
     """Return (path, name) of the files that the recipe's path means: a file, a glob, or all below a folder."""
+    if config.path.startswith(CANDIDATES):
+        root = chosen(config.path.removeprefix(CANDIDATES))
+        return [(file, str(file.relative_to(root))) for file in sorted(root.rglob(f"*{suffix}"))]
     fixed = config.path.partition("*")[0]
     if fixed != config.path:
         root = located(fixed.rpartition("/")[0] or ".", "path")
@@ -144,6 +152,27 @@ def files(config: Ingest, suffix: str) -> list[tuple[Path, str]]:
     if not found:
         raise ValueError(f"no {suffix} files at path={config.path}: give a file, a glob or a folder that holds some")
     return [(file, str(file.relative_to(root)) if file != root else file.name) for file in found]
+
+
+def candidates_folder(name: str) -> Path:
+    """Return where the candidates of a name lie, or will."""
+    return home() / "candidates" / name
+
+
+def chosen(name: str) -> Path:
+    """Return the folder of candidates that were chosen before.
+
+    Raises:
+        ValueError: there are none of that name.
+    """
+    folder = candidates_folder(name)
+    if not name or not folder.is_dir():
+        known = sorted(path.name for path in folder.parent.glob("[!.]*"))
+        raise ValueError(
+            f"no candidates {name!r} under {folder.parent} (there: {known}): run jobs.ingest with "
+            f"--set pictures=later first"
+        )
+    return folder
 
 
 def located(path: str, field: str) -> Path:
@@ -188,11 +217,11 @@ def read_rows(shard: Shard, config: Ingest) -> Iterator[Pair | Reject]:
         case "broken":
             yield Reject(reason=Reason.UNREADABLE_SHARD, source=config.name, key=shard.name, detail=shard.problem)
         case "parquet":
-            yield from read_row_group(path, shard.part, shard.name)
+            yield from read_row_group(path, shard.part, shard.name, rows=shard.rows)
         case "urls" if config.source == "midjourney":
-            yield from read_messages(path, shard.part, shard.name, shard.first, URL_ROWS, grids=config.grids)
+            yield from read_messages(path, shard.part, shard.name, shard.first, shard.rows, grids=config.grids)
         case "urls":
-            yield from read_row_group(path, shard.part, shard.name, LAYOUTS[config.source], shard.first, URL_ROWS)
+            yield from read_row_group(path, shard.part, shard.name, LAYOUTS[config.source], shard.first, shard.rows)
         case "webdataset":
             yield from read_tar(path, shard.name)
         case "arrow":

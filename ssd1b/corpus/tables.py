@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssd1b.corpus import regions
-from ssd1b.corpus.layouts import PICTURES, Layout, found_columns, scores
+from ssd1b.corpus.layouts import PICTURES, Layout, found_columns, layout_in, scores
 from ssd1b.corpus.pair import Pair, labels, texts
 from ssd1b.corpus.reasons import Reason, Reject
 
@@ -23,10 +23,10 @@ def row_groups(path: Path, layout: Layout = PICTURES) -> list[int]:
 
     Raises:
         OSError, pyarrow.ArrowInvalid: the file has no readable footer, as after a cut transfer.
-        ValueError: it lacks a column that the layout needs.
+        ValueError: it lacks a column that the layout needs, or holds candidates of another corpus.
     """
     with pq.ParquetFile(path) as file:
-        found_columns(layout, file.schema_arrow.names, path)
+        found_columns(layout_in(file.schema_arrow, layout, path), file.schema_arrow.names, path)
         return [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
 
 
@@ -35,15 +35,16 @@ def read_row_group(
 ) -> Iterator[Pair | Reject]:
     """Yield the pairs of a row group, or `rows` of them from the one at `first`; `name` is the file's in keys.
 
-    A row group that breaks off yields one Reject for the rows that are lost.
+    A row group that breaks off yields one Reject for the rows that are lost. Bytes are checked against the checksums of
+    their pages, where the file has any.
     """
-    at, end = first, first
+    at, end = first, first + (rows or 0)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             total = file.metadata.row_group(row_group).num_rows
             end = total if rows is None else min(total, first + rows)
             before = sum(file.metadata.row_group(i).num_rows for i in range(row_group))
-            columns = found_columns(layout, file.schema_arrow.names, path)
+            columns = found_columns(layout_in(file.schema_arrow, layout, path), file.schema_arrow.names, path)
             batch_rows = READ_ROWS if "image" in columns else READ_URLS
             seen = 0
             for batch in file.iter_batches(batch_rows, [row_group], sorted(set(columns.values()))):
@@ -73,6 +74,8 @@ def pair_of(row: Mapping[str, Any], name: str, number: int, layout: Layout = PIC
     if image is None and url is None and not (path and Path(path).is_absolute()):
         return Reject(reason=Reason.IMAGE_MISSING, source=source, key=key, detail=f"path {path}" if path else "")
     captions = texts(row.get("captions"))
+    first = captions[0] if captions else ""
+    packed = row.get("regions")
     return Pair(
         source=source,
         key=key,
@@ -81,7 +84,7 @@ def pair_of(row: Mapping[str, Any], name: str, number: int, layout: Layout = PIC
         path=path if image is None and url is None else None,
         url=url,
         sha256=row.get("sha256") or None,
-        regions=regions.pack(row.get("noun_chunks"), row.get("ref_exps"), captions[0] if captions else ""),
+        regions=tuple(packed) if packed else regions.pack(row.get("noun_chunks"), row.get("ref_exps"), first),
         **scores(row),
         **labels(row),
     )

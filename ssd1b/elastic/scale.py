@@ -4,6 +4,7 @@ Each part runs in a process of its own, so that what it takes at its peak is its
 (VmHWM) less what the process held before it began. Two sizes tell what grows with the rows and what does not.
 """
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -18,8 +19,9 @@ import numpy as np
 
 from ssd1b.command import show
 from ssd1b.corpus import synthetic
-from ssd1b.corpus.candidates import BYTES_PER_ROW, Clock, candidates
+from ssd1b.corpus.candidates import BYTES_PER_ROW, Clock
 from ssd1b.corpus.near_duplicates import NONE, near_duplicates
+from ssd1b.corpus.shortlist import shortlist
 from ssd1b.elastic.rows import Latents
 from ssd1b.recipes.benchmark import CorpusScale
 from ssd1b.recipes.ingest import grit
@@ -103,9 +105,11 @@ def run_make(rows: int, folder: str, seed: int) -> dict[str, Any]:
 
 
 def run_candidates(corpus: str, out: str, part_rows: int) -> dict[str, Any]:
+    """Run what jobs.ingest runs with pictures=later, report and all."""
     clock = Clock()
-    files = [(path, path.name) for path in sorted(Path(corpus).iterdir())]
-    tally = candidates(files, grit(), Path(out), part_rows=part_rows, clock=clock)
+    config = dataclasses.replace(grit(), path=corpus, pictures="later")
+    result = shortlist(config, folder=Path(out), part_rows=part_rows, clock=clock)
+    tally = {"kept": result["rows_kept"], **result["rejected"]}
     written = sum(path.stat().st_size for path in Path(out).rglob("*.parquet"))
     return {"tally": tally, "bytes": written, "stages": {name: round(s, 4) for name, s in clock.seconds.items()}}
 

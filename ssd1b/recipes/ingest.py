@@ -1,5 +1,6 @@
 """Recipes of jobs.ingest: which corpus becomes which manifest."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,8 @@ from ssd1b.sizes import NANO_BUCKETS, SDXL_BUCKETS, Size
 
 BUCKETS: dict[str, tuple[Size, ...]] = {"nano": NANO_BUCKETS, "sdxl": SDXL_BUCKETS}
 TAKE_ALL = Filters()
+PRIVATE_HOST = re.compile(r"(?P<host>[A-Za-z0-9_-][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:(?P<port>[1-9][0-9]{0,4}))?")
+"""An entry of fetch.private_hosts; an IPv6 address stands in brackets, as in a URL."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,10 @@ class Fetch:
     dead_after: int = 8
     """After so many failures in a row a host is asked nothing for dead_for_s."""
     dead_for_s: float = 300.0
+    private_hosts: tuple[str, ...] = ()
+    """Picture servers inside your own network, as HOST or HOST:PORT, just as the URLs write them; HOST alone stands for
+    ports 80 and 443. All other private addresses stay refused, also where one of these, or anyone else, redirects to
+    them. Strangers write the URLs of a corpus: name no server here on which a GET can do harm."""
     opt_outs: tuple[str, ...] = ("noai", "noimageai", "none")
     """Directives of X-Robots-Tag under which a picture is not taken; noindex and noimageindex are stricter."""
     ahead: int = 1024
@@ -56,6 +63,9 @@ class Fetch:
                 raise ValueError(f"fetch.{name}={getattr(self, name)}: give at least 1")
         if not self.contact.isprintable() or not self.contact.isascii():
             raise ValueError(f"fetch.contact={self.contact!r}: it goes into a header, so plain ASCII on one line")
+        for host in self.private_hosts:
+            if not PRIVATE_HOST.fullmatch(host):
+                raise ValueError(f"fetch.private_hosts has {host!r}: give HOST or HOST:PORT, no scheme, no path")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +73,14 @@ class Ingest:
     """Where pairs come from, which of them are wanted, and what a usable one is."""
 
     name: str
-    """The manifest's name: <home>/manifest/<name>."""
+    """The manifest's name: <home>/manifest/<name>; of candidates, <home>/candidates/<name>."""
     source: Literal[
         "shipped", "parquet", "folder", "webdataset", "datasets", "emoji", "emoji_icons",
         "grit", "laion", "coyo", "datacomp", "midjourney",
     ]  # fmt: skip
     path: str = ""
-    """folder: a folder with metadata.jsonl. datasets: what save_to_disk wrote. Else a file, a glob or a folder.
+    """folder: a folder with metadata.jsonl. datasets: what save_to_disk wrote. Else a file, a glob or a folder; of
+    corpora of URLs also candidates:NAME, what pictures=later chose before.
 
     A path that every node of the cluster can reach. Absolute, or relative to the current folder of the job: `ray job
     submit --working-dir .` makes that a copy without git-ignored files, so give an absolute path there.
@@ -87,6 +98,10 @@ class Ingest:
     """Take only concepts of these subgroups, for example animal-bird."""
     filters: Filters = TAKE_ALL
     """What is wanted by metadata; of corpora of URLs, before anything is fetched."""
+    pictures: Literal["fetch", "later"] = "fetch"
+    """later: of grit, laion, coyo and datacomp judge all metadata now and fetch nothing. Filters and duplicates by key
+    and URL, 15 million rows in minutes on one core; what is left are candidates, and path=candidates:NAME takes them.
+    """
     fetch: Fetch = Fetch()
     """Corpora of URLs: how politely and patiently their pictures are fetched."""
     grids: Literal["leave", "split"] = "leave"

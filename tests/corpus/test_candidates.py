@@ -5,12 +5,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ssd1b.corpus import candidates as room
-from ssd1b.corpus import partitions, synthetic
+from ssd1b.corpus import metadata, partitions, rejected, samples, synthetic
 from ssd1b.corpus.candidates import SCHEMA, Clock, candidates
 from ssd1b.corpus.filters import refused, split_for
 from ssd1b.corpus.layouts import LAYOUTS
@@ -28,7 +28,7 @@ ROWS = 40 * synthetic.CYCLE
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches, row groups and files so small that a few thousand rows need many of each."""
-    monkeypatch.setattr(room, "BATCH_ROWS", 300)
+    monkeypatch.setattr(metadata, "BATCH_ROWS", 300)
     monkeypatch.setattr(partitions, "GROUP_ROWS", 16)
     monkeypatch.setattr(synthetic, "BATCH_ROWS", 350)
     monkeypatch.setattr(synthetic, "FILE_ROWS", 900)
@@ -36,7 +36,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, config: Ingest, out: Path) -> dict[str, int]:
     files = [(path, path.name) for path in sorted(folder.iterdir())]
-    return candidates(files, config, out, part_rows=50, clock=Clock())
+    return candidates(files, config, out, part_rows=50, clock=Clock()).tally
 
 
 def written(out: Path) -> list[dict[str, Any]]:
@@ -193,3 +193,48 @@ def test_files_and_row_groups_are_of_even_size(tmp_path: Path) -> None:
     found = [row for path in files for row in pq.read_table(path, partitioning=None)["sample_id"].to_pylist()]
     assert found == list(range(137)), "rows keep their order"
     assert SCHEMA.field("sample_id").type == pa.uint64()
+
+
+def test_the_sample_of_rejects_is_even_and_the_same_whatever_the_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synthetic.write(tmp_path / "in", ROWS)
+    monkeypatch.setattr(samples, "PER_REASON", 9)
+    monkeypatch.setattr(rejected, "PER_REASON", 9)
+    files = [(path, path.name) for path in sorted((tmp_path / "in").iterdir())]
+    found = []
+    for rows in (64, 300, 10**6):
+        monkeypatch.setattr(metadata, "BATCH_ROWS", rows)
+        chosen = candidates(files, grit(), tmp_path / str(rows), part_rows=500, clock=Clock())
+        found.append([(row["reason"], row["key"], row["detail"]) for row in chosen.samples.told()])
+        assert chosen.splits.total() == chosen.buckets.total() == chosen.tally["kept"]
+    assert found[0] == found[1] == found[2]
+    assert Counter(reason for reason, _, _ in found[0]) == {reason.value: 9 for reason in synthetic.PLANTED.values()}
+    planted = {synthetic.PLANTED[kind].value: kind for kind in (0, 1, 7, 8, 9)}
+    numbers = {reason: [(int(key) - 1) // 7919 for each, key, _ in found[0] if each == reason] for reason in planted}
+    assert all(number % synthetic.CYCLE == planted[reason] for reason in planted for number in numbers[reason])
+    spread = [number for reason in planted for number in numbers[reason]]
+    assert min(spread) < ROWS // 8 < 7 * ROWS // 8 < max(spread), "not the first rows, nor the last"
+
+
+def test_ranks_are_splitmix64() -> None:
+    """Of the seed 0, as published; so no two rows share one."""
+    assert rejected.ranks(0, 3).tolist() == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    assert len(np.unique(rejected.ranks(10**9, 10_000))) == 10_000
+
+
+def test_a_rule_of_batches_that_goes_another_way_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthetic.write(tmp_path / "in", ROWS)
+    monkeypatch.setattr(rejected, "refused", lambda *_: None)
+    with pytest.raises(AssertionError, match="in a batch, but not alone"):
+        run(tmp_path / "in", grit(), tmp_path / "out")
+
+
+@pytest.mark.parametrize("group_rows", [1, 50, 5000])
+def test_row_groups_of_any_size_are_read_in_batches(tmp_path: Path, group_rows: int) -> None:
+    """A thousand small row groups are not a thousand batches, and one large one is not one batch."""
+    table = pa.table({"url": [f"http://a/{i}" for i in range(1000)], "caption": ["a picture of it"] * 1000})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=group_rows)
+    parts = list(metadata.read([(tmp_path / "x.parquet", "x")], grit(), metadata.CARRIED, "reads"))
+    assert 4 <= len(parts) <= 8
+    assert [key for part in parts for key in part["key"].to_pylist()] == [f"x#{i}" for i in range(1000)]

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from drawn import encoded, png
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from ssd1b import tracking
@@ -23,6 +25,7 @@ from ssd1b.corpus import manifest
 from ssd1b.corpus.charts import Box, fitted, funnel, reach, share
 from ssd1b.corpus.hashes import perceptual_hash
 from ssd1b.corpus.ingest import ingest
+from ssd1b.corpus.legible import glyphs, legible
 from ssd1b.corpus.reasons import Reason, Reject
 from ssd1b.corpus.record import EXPERIMENT, metrics, recorded
 from ssd1b.corpus.report import gather
@@ -246,6 +249,46 @@ def test_text_is_cut_to_its_room() -> None:
         assert all(reach(line, 12) <= 100 for line in lines)
     assert fitted("two lines", 12, 500, 2) == ["two lines"]
     assert (share(1, 10**6), share(0, 5), share(1, 8)) == ("< 0.1 %", "0.0 %", "12.5 %")
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("a cat", "a cat"),
+        ("un café, Москва,  قطة", "un café, Москва,  قطة"),
+        ("a 中文字 cat", "a (3 characters of Han) cat"),
+        ("東京タワーの夜景", "(8 characters of Han, Katakana and Hiragana)"),
+        ("한국어 문장 입니다 by night", "(8 characters of Hangul) by night"),
+        ("中", "(1 character of Han)"),
+        ("中文。", "(3 characters of Han and symbols)"),
+        ("🍎 an apple 👩‍🚀️", "(1 symbol) an apple (2 symbols)"),
+        ("󠿿", "(1 symbol)"),
+        ("", ""),
+    ],
+)
+def test_what_the_font_lacks_is_told_in_words(text: str, drawn: str) -> None:
+    assert legible(text) == drawn
+
+
+@given(st.text(max_size=40))
+def test_no_box_is_ever_drawn(text: str) -> None:
+    told = legible(text)
+    assert all(ord(letter) in glyphs() or letter.isspace() for letter in told)
+    assert bool(told.strip()) == bool(text.strip()), "and nothing is passed over"
+
+
+def test_a_sheet_without_pictures_is_lines_of_text() -> None:
+    """Candidates: their captions and URLs, and sizes of which some are not known."""
+    shown = Shown(picture=None, text="中文", name="https://a.test/1")
+    sizes = {"height_N": np.full(3, 900), "width_N": np.full(3, 900)}
+    report = Report(title="t", subtitle="s", rows_in=20, left_out={"too_small": 8}, buckets={"unknown": 12},
+                    kept=[shown] * 24, lost={"too_small": [shown] * 100}, **sizes)  # fmt: skip
+    sheet = draw(report)
+    tiles = draw(dataclasses.replace(report, kept=[dataclasses.replace(shown, picture=drawings(1)[0])] * 24))
+    assert sheet.height < tiles.height
+    assert (np.asarray(sheet)[-30:] == 255).all(), "a margin is left below"
+    none = {"height_N": np.zeros(0, int), "width_N": np.zeros(0, int)}
+    assert draw(dataclasses.replace(report, **none)).size == sheet.size
 
 
 def test_a_sheet_of_many_reasons_and_buckets_holds_them_all() -> None:

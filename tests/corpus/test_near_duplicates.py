@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
+from ssd1b.corpus import near_duplicates as room
+from ssd1b.corpus import near_pairs as pairs_room
 from ssd1b.corpus.hashes import perceptual_hash
-from ssd1b.corpus.near_duplicates import BITS, keys, near_duplicates, near_pairs
+from ssd1b.corpus.near_duplicates import near_duplicates
+from ssd1b.corpus.near_pairs import BITS, choose_masks, near_pairs
 from ssd1b.corpus.shipped import PATH
 from ssd1b.recipes.filters import Filters
 
@@ -61,7 +64,7 @@ def test_it_is_greedy_by_sample_id(seed: int, count: int, flips: int, within: in
 @pytest.mark.parametrize("rows", [10, 10**4, 10**7, 10**9])
 def test_two_hashes_within_the_distance_share_a_key(rows: int, within: int) -> None:
     """For whatever bits differ: all of them lie in `within` bands at most, and some mask leaves these out."""
-    masks = [int(mask) for mask in keys(rows, within)]
+    masks = [int(mask) for mask in choose_masks(rows, rows, within, 2**BITS - 1)]
     random = np.random.default_rng(0)
     for _ in range(300):
         bits = random.choice(BITS, within, replace=False).tolist()
@@ -72,11 +75,72 @@ def test_two_hashes_within_the_distance_share_a_key(rows: int, within: int) -> N
 
 def test_every_pair_is_found_in_a_corpus_larger_than_a_key() -> None:
     hashes = families(3, 4000, 3)
-    found = {pair for low, high in near_pairs(hashes, 3) for pair in zip(low.tolist(), high.tolist(), strict=True)}
+    found = {
+        pair for pairs in near_pairs(hashes, hashes, 3) for pair in zip(*map(np.ndarray.tolist, pairs), strict=True)
+    }
+    found = {(low, high) for low, high in found if low < high}
     apart_NN = np.bitwise_count(hashes[:, None] ^ hashes[None])
     low, high = np.nonzero(np.triu(apart_NN <= 3, k=1))
     assert len(low) > 4000
     assert found == set(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def crowd(seed: int, count: int, bits: int) -> NDArray[np.uint64]:
+    """Different hashes that differ in so many bits only, anywhere among the 64: what near-blank pictures have."""
+    random = np.random.default_rng(seed)
+    places = random.choice(BITS, bits, replace=False).tolist()
+    numbers = random.choice(2**bits, min(count, 2**bits), replace=False, shuffle=True)
+    hashes = np.full(len(numbers), random.integers(0, 2**63), np.uint64)
+    for i, place in enumerate(places):
+        hashes ^= (numbers >> i & 1).astype(np.uint64) << np.uint64(place)
+    return hashes
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), count=st.integers(1, 120), bits=st.integers(1, 20), within=st.integers(0, 8),
+    few=st.integers(1, 6),
+)  # fmt: skip
+def test_crowds_are_settled_as_one_row_after_the_other_would_be(
+    seed: int, count: int, bits: int, within: int, few: int
+) -> None:
+    """With crowds and blocks of a few rows, so that a hundred rows go all the ways that a million go."""
+    hashes = crowd(seed, count, bits)
+    ids = np.random.default_rng(seed).permutation(len(hashes)).astype(np.uint64)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("CROWD", few), ("SORTING", 0.01)):
+            patch.setattr(pairs_room, name, value)
+        patch.setattr(room, "CROWD", few)
+        patch.setattr(room, "FIRST_BLOCK", few)
+        found = near_duplicates(hashes, ids, within)
+    assert found.tolist() == by_hand(hashes.tolist(), ids.tolist(), within)
+
+
+@pytest.mark.parametrize("bits", [16, 18, 24, 32])
+@pytest.mark.parametrize("within", [2, 4])
+def test_a_crowd_takes_no_more_for_each_row_than_a_smaller_one(
+    bits: int, within: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparisons are counted, not seconds: each with each would be 7,500 a row of 15,000 and 30,000 of 60,000."""
+    compared: list[int] = []
+
+    def counted(one: NDArray[np.uint64], other: NDArray[np.uint64], distance: int) -> NDArray[np.bool_]:
+        near = np.bitwise_count(one ^ other) <= distance
+        compared.append(near.size)
+        return near
+
+    for where in (room, pairs_room):
+        monkeypatch.setattr(where, "are_near", counted)
+    per_row = []
+    for rows in (15_000, 60_000):
+        compared.clear()
+        ids = np.random.default_rng(6).permutation(rows).astype(np.uint64)
+        keeper = near_duplicates(crowd(5, rows, bits), ids, within)
+        assert compared
+        assert 0 < (keeper == -1).sum() <= rows
+        per_row.append(sum(compared) / rows)
+    assert max(per_row) < 2000
+    assert per_row[1] < 3 * per_row[0] + 300, "four times the rows, and not four times the work for each"
 
 
 def test_the_order_of_rows_does_not_matter() -> None:

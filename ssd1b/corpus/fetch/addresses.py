@@ -1,4 +1,4 @@
-"""Which URLs and addresses a fetcher may go to: http and https, on the public internet.
+"""Which URLs and addresses a fetcher may go to: http and https, on the public internet and hosts that a recipe names.
 
 A corpus is a list of URLs that strangers wrote. One of them may name the cluster's own metadata service, so that every
 address is checked, of first URLs and of redirects alike, after the name was resolved; see client.py for why the
@@ -6,15 +6,19 @@ checked address is also the one that is connected to.
 """
 
 import re
+from collections.abc import Iterable
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import httpx
 
 from ssd1b.corpus.fetch.failure import Failure
 from ssd1b.corpus.reasons import Reason
+from ssd1b.recipes.ingest import PRIVATE_HOST
 
 HOST = re.compile(rb"[A-Za-z0-9_-][A-Za-z0-9._-]*|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 """A name as it goes over the wire, or an IPv6 address without its brackets."""
+USUAL_PORTS = (80, 443)
+"""Of http and https."""
 LONGEST_URL = 8192
 """Characters; RFC 9110 4.1 asks for at least 8000."""
 NOT_PUBLIC_V4 = tuple(
@@ -47,6 +51,20 @@ def is_public(address: str) -> bool:
     if v6 in NAT64:
         return is_public(str(IPv4Address(int(v6) & 0xFFFFFFFF)))
     return v6.scope_id is None and v6 in PUBLIC_V6 and not any(v6 in network for network in NOT_PUBLIC_V6)
+
+
+def named(hosts: Iterable[str]) -> frozenset[tuple[str, int]]:
+    """Return a recipe's private hosts as pairs of host and port; a host without a port has the usual ones.
+
+    Hosts are as a connection asks for them: in lower case, IPv6 addresses without brackets.
+    """
+    found: set[tuple[str, int]] = set()
+    for text in hosts:
+        match = PRIVATE_HOST.fullmatch(text)
+        assert match is not None, f"{text!r} was checked by the recipe"
+        ports = USUAL_PORTS if match["port"] is None else (int(match["port"]),)
+        found.update((match["host"].strip("[]").lower(), port) for port in ports)
+    return frozenset(found)
 
 
 def parse(text: str) -> httpx.URL | Failure:

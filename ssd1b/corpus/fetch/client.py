@@ -1,4 +1,5 @@
-"""One request at a time: connect only to public addresses, keep to the limits, and name what goes wrong.
+"""One request at a time: connect only to public addresses and hosts that the recipe names, keep to the limits, and
+name what goes wrong.
 
 The name is resolved here and the connection goes to the very address that was checked, so that a name server that
 answers differently the second time (DNS rebinding) gains nothing. Certificates and the Host header still go by name.
@@ -17,7 +18,7 @@ from types import TracebackType
 import httpcore
 import httpx
 
-from ssd1b.corpus.fetch.addresses import is_public
+from ssd1b.corpus.fetch.addresses import is_public, named
 from ssd1b.corpus.fetch.failure import Failure
 from ssd1b.corpus.reasons import Reason
 from ssd1b.recipes.ingest import Fetch
@@ -35,7 +36,7 @@ class Network:
     """What the fetcher goes out by. Only tests give other than the defaults."""
 
     allow_private: bool = False
-    """Private and loopback addresses may be connected to. No recipe sets this."""
+    """All private and loopback addresses may be connected to. No recipe sets this: recipes name hosts one by one."""
     resolve: Resolve | None = None
     """None asks the system."""
     tls: ssl.SSLContext | None = None
@@ -51,10 +52,11 @@ class StoppedError(Exception):
 
 
 class PublicOnly(httpcore.AsyncNetworkBackend):
-    """Opens connections to checked addresses."""
+    """Opens connections to checked addresses, and to the pairs of host and port that the recipe names as `inside`."""
 
-    def __init__(self, network: Network, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, network: Network, inside: frozenset[tuple[str, int]], threads: ThreadPoolExecutor) -> None:
         self.network = network
+        self.inside = inside
         self.threads = threads
         self.inner = httpcore.AnyIOBackend()
 
@@ -67,9 +69,11 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         addresses = await self.addresses(host, port)
+        anywhere = self.network.allow_private or (host.lower(), port) in self.inside
         for address in addresses:
-            if not (self.network.allow_private or is_public(address)):
-                raise StoppedError(Failure(reason=Reason.URL_PRIVATE, detail=f"{host} is {address}"))
+            if not (anywhere or is_public(address)):
+                detail = f"{host} is {address}, and fetch.private_hosts does not name {host}:{port}"
+                raise StoppedError(Failure(reason=Reason.URL_PRIVATE, detail=detail))
         *others, last = addresses[:MOST_ADDRESSES]
         for address in others:
             try:
@@ -130,7 +134,7 @@ class Client:
             ssl_context=network.tls or httpcore.default_ssl_context(),
             max_connections=config.concurrency,
             keepalive_expiry=10.0,
-            network_backend=PublicOnly(network, self.threads),
+            network_backend=PublicOnly(network, named(config.private_hosts), self.threads),
         )
 
     async def __aenter__(self) -> "Client":

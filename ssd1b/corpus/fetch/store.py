@@ -16,6 +16,7 @@ import os
 import uuid
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -85,13 +86,15 @@ class Store:
         """Keep a picture.
 
         Raises:
-            OSError: it cannot be written; the store is as before.
+            OSError: it cannot be written, for want of room on the disk or else; the store is as before.
         """
         pictures, index = self.files()
         offset = os.lseek(pictures, 0, os.SEEK_END)
-        write_all(pictures, data)
         digest = hashlib.sha256(data).hexdigest()
-        write_all(index, line(["picture", key_of(url).hex(), offset, len(data), digest]))
+        with self.names_the_file(PICTURES):
+            write_all(pictures, data)
+        with self.names_the_file(INDEX):
+            write_all(index, line(["picture", key_of(url).hex(), offset, len(data), digest]))
         self.known[key_of(url)] = Kept(self.path(PICTURES), offset, len(data), digest)
 
     def fail(self, url: str, failure: Failure) -> None:
@@ -100,7 +103,8 @@ class Store:
             return
         _, index = self.files()
         detail = failure.detail[:200]
-        write_all(index, line(["failure", key_of(url).hex(), failure.reason.value, detail, self.most_bytes]))
+        with self.names_the_file(INDEX):
+            write_all(index, line(["failure", key_of(url).hex(), failure.reason.value, detail, self.most_bytes]))
         self.known[key_of(url)] = Failure(reason=failure.reason, detail=detail)
 
     def read(self, kept: Kept) -> bytes | None:
@@ -119,6 +123,14 @@ class Store:
 
     def path(self, suffix: str) -> Path:
         return self.folder / f"{self.name}{suffix}"
+
+    @contextmanager
+    def names_the_file(self, suffix: str) -> Iterator[None]:
+        """Put the file's path into an error, which says nothing of it where one writes to a descriptor."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path(suffix))) from error
 
     def files(self) -> tuple[int, int]:
         """Return the descriptors of this writer's files, made when there is something to write."""
