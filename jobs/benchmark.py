@@ -3,6 +3,8 @@
 `full_size` instead carves the real SDXL (random weights) to SSD-1B, saves it, reads it again and calls both.
 `corpus_scale` instead takes fifteen million rows of metadata from Parquet to the first batch of an epoch.
 `data` instead reads pictures and latents, against other libraries: --set others=/path/to/python.
+`faults` instead kills, drains and grows an elastic run in every way there is, and tells what each cost.
+`train` instead measures a training step: against plain PyTorch, its own passes, through Ray; and at full size.
 """
 
 from typing import Any
@@ -16,10 +18,16 @@ from ssd1b.engines.bundle import built
 from ssd1b.home import home
 from ssd1b.models.local import folder_of
 from ssd1b.pruning.full_size import full_size
-from ssd1b.recipes.benchmark import RECIPES, Benchmark, CorpusScale, DataPath, FullSize
+from ssd1b.recipes.benchmark import RECIPES, Benchmark, CorpusScale, DataPath, Faults, FullSize, TrainStep
+from ssd1b.training.benchmark import train
+from ssd1b.training.faults import faults
 
 
-def run(config: Benchmark | FullSize | CorpusScale | DataPath) -> dict[str, Any]:
+def run(config: Benchmark | FullSize | CorpusScale | DataPath | Faults | TrainStep) -> dict[str, Any]:
+    if isinstance(config, TrainStep):
+        return {"machine": machine(["ray", "torch"]), **train(config)}
+    if isinstance(config, Faults):
+        return {"machine": machine(["ray", "torch"]), **faults(config)}
     if isinstance(config, DataPath):
         return {"machine": machine(["pillow", "pyarrow", "ray"]), **data_path(config)}
     if isinstance(config, CorpusScale):

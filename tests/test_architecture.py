@@ -19,6 +19,9 @@ MODEL_FOLDERS = (
 )  # fmt: skip
 MODEL_FILES = (
     "training/losses.py", "training/taps.py", "training/stages.py", "training/moments.py", "training/checkpoint.py",
+    "training/prediction.py", "training/ema.py", "training/switches.py", "training/conditioning.py",
+    "training/pupil.py", "training/validation.py", "training/plain_loop.py", "training/machine.py", "training/cost.py",
+    "training/memory.py", "training/full_size_text.py", "training/random_pipeline.py", "training/gpu_step.py",
     "sizes.py", "command.py", "home.py",
 )  # fmt: skip
 

@@ -26,6 +26,8 @@ class Draw:
     posterior_CHW: Floats
     """Standard normal: the latent is mean + std * posterior."""
     noise_CHW: Floats
+    offset_C: Floats
+    """Standard normal: by how much, in units of the recipe's noise offset, a channel's noise is shifted as a whole."""
 
 
 def draw(
@@ -53,4 +55,5 @@ def draw(
         mirrored=bool(mirrored),
         posterior_CHW=random.standard_normal(shape, dtype=np.float32),
         noise_CHW=random.standard_normal(shape, dtype=np.float32),
+        offset_C=random.standard_normal(shape[0], dtype=np.float32),
     )

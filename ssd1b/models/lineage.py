@@ -67,6 +67,8 @@ class Lineage:
     size_px: int
     """Side of the pictures it was made for."""
     trained: tuple[Trained, ...] = ()
+    how: str = "distilled layer by layer"
+    """How it learned, in words that follow "It was"."""
     data: str = ""
     """What it was trained on."""
     limits: tuple[str, ...] = ()
@@ -154,7 +156,7 @@ def training(lineage: Lineage) -> str:
         for each in lineage.trained
     ]
     return "\n".join([
-        "## Training", "", f"Distilled layer by layer on {lineage.data}.", "",
+        "## Training", "", f"It was {lineage.how}, on {lineage.data}.", "",
         "| stage | teacher | carved | steps | rows a step | learning rate | loss weights |",
         "| --- | --- | --- | --- | --- | --- | --- |", *rows, "",
     ])  # fmt: skip

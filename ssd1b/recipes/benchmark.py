@@ -82,6 +82,72 @@ class DataPath:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Faults:
+    """What is taken from an elastic run on a local cluster of several nodes, in order. See training/faults.py."""
+
+    events: tuple[str, ...] = (
+        "grow",
+        "worker",
+        "node",
+        "grow",
+        "drain",
+        "grow",
+        "spot",
+        "grow",
+        "sigterm",
+        "driver",
+        "head",
+    )
+    nodes: int = 1
+    """Nodes of the cluster when the run begins, and after the cluster was started again; each holds a worker."""
+    most_workers: int = 2
+    checkpoint_steps: int = 20
+    notice_s: float = 60.0
+    """Until a draining node ends."""
+    rows: int = 300
+    """Rows of latents, of chance, 128 pixels."""
+    steps: int = 20_000
+    """More than the events last."""
+    scratch: str = ""
+    """Where the run is kept for as long as it lasts; "" is the system's temporary folder."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStep:
+    """What a training step costs, on this machine and at full size. See training/benchmark.py."""
+
+    base: str = "nano"
+    """Teacher and first student; carved at once to `student`."""
+    student: str = "ssd-1b"
+    global_batch: int = 32
+    slices: int = 4
+    """Of a global batch, one after the other in a step."""
+    steps: int = 3
+    """That ours and plain PyTorch take from the same weights, to see that both learn the same."""
+    rounds: int = 15
+    """Timed turns of each contender, a step each; the median counts."""
+    workers: tuple[int, ...] = (1, 2)
+    """Worker groups that train through Ray; [] leaves Ray out."""
+    worker_steps: int = 60
+    full_size: str = "ssd1b_a100"
+    """Recipe of jobs.distill whose cost at full size is estimated."""
+    size: str = "1024x1024"
+    gpus: int = 4
+    gpu_tflops: float = 312.0
+    """Peak of a GPU: A100, bfloat16, dense."""
+    gpu_gib: float = 79.2
+    """Memory of a GPU: what an A100 80 GB shows."""
+    mfu: float = 0.4
+    """Assumed: the share of the peak that the multiplications of a step get."""
+    gpu_hour_usd: float = 2.0
+    """Assumed."""
+    scratch: str = ""
+    """Where rows and runs are written for as long as it runs; "" is the system's temporary folder."""
+    seed: int = 0
+
+
 def nano() -> Benchmark:
     """The nano teacher against the registered student."""
     return Benchmark()
@@ -107,10 +173,22 @@ def data() -> DataPath:
     return DataPath()
 
 
-RECIPES: dict[str, Callable[[], Benchmark | FullSize | CorpusScale | DataPath]] = {
+def faults() -> Faults:
+    """Kill, drain, grow and start again an elastic run in every way there is: about eight minutes."""
+    return Faults()
+
+
+def train() -> TrainStep:
+    """A step of training beside plain PyTorch, its own passes, Ray's delivery and the full size: about four minutes."""
+    return TrainStep()
+
+
+RECIPES: dict[str, Callable[[], Benchmark | FullSize | CorpusScale | DataPath | Faults | TrainStep]] = {
     "nano": nano,
     "smoke": smoke,
     "full_size": full_size,
     "corpus_scale": corpus_scale,
     "data": data,
+    "faults": faults,
+    "train": train,
 }

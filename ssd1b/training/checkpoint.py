@@ -6,12 +6,10 @@ which the next save of the same root removes. What fails verification is skipped
 """
 
 import errno
-import hashlib
 import json
 import os
 import shutil
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +18,37 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ssd1b.models.aside import sync
+from ssd1b.training.newest import MANIFEST, ReplacedError, latest, problem, sha256, step_folder, step_of
 
-MANIFEST = "manifest.json"
+__all__ = [
+    "MANIFEST",
+    "ReplacedError",
+    "latest",
+    "load",
+    "problem",
+    "retain",
+    "save",
+    "sha256",
+    "step_folder",
+    "step_of",
+]
 
 
-def step_folder(root: Path, step: int) -> Path:
-    return root / f"step-{step:08d}"
-
-
-def step_of(folder: Path) -> int:
-    """Return the step of a checkpoint folder."""
-    return int(folder.name.removeprefix("step-"))
-
-
-def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+def save(
+    root: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    mine: Callable[[], bool] = lambda: True,
+) -> Path:
     """Write `<root>/step-<step>` and return it. A checkpoint of that step that is already there is kept.
 
-    tensors maps a file stem to named tensors; state is JSON and goes into the manifest.
+    tensors maps a file stem to named tensors; state is JSON and goes into the manifest. mine is asked last of all
+    whether the run is still the caller's to write to.
 
     Raises:
         OSError: the disk is full or not writable; nothing half-written stays behind.
+        ReplacedError: the run is no longer the caller's; nothing stays behind.
     """
     final = step_folder(root, step)
     if final.exists() and problem(final) is None:
@@ -62,6 +71,9 @@ def save(root: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], sta
                 str(root),
             ) from error
         raise OSError(code or errno.EIO, f"checkpoint {final.name} cannot be written: {error}", str(root)) from error
+    if not mine():
+        shutil.rmtree(aside)
+        raise ReplacedError(f"{final.name} is left unwritten: the run has been started again elsewhere")
     if final.exists():  # it failed verification above
         shutil.rmtree(final)
     aside.rename(final)
@@ -96,45 +108,9 @@ def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     return {Path(name).stem: load_file(folder / name) for name in manifest["files"]}, manifest["state"]
 
 
-def latest(root: Path) -> Path | None:
-    """Return the newest checkpoint under root that verifies, or None. Those that do not are warned about."""
-    for folder in sorted(root.glob("step-*"), reverse=True):
-        if ".tmp-" in folder.name:
-            continue
-        found = problem(folder)
-        if found is None:
-            return folder
-        warnings.warn(f"checkpoint {folder} skipped: {found}", stacklevel=2)
-    return None
-
-
 def retain(root: Path, keep: int) -> list[Path]:
     """Remove all but the `keep` newest checkpoints and return what was removed."""
     removed = [folder for folder in sorted(root.glob("step-*"), reverse=True) if ".tmp-" not in folder.name][keep:]
     for folder in removed:
         shutil.rmtree(folder)
     return removed
-
-
-def problem(folder: Path) -> str | None:
-    """Return what is wrong with a checkpoint folder, or None."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name, expected in manifest["files"].items():
-            path = folder / name
-            if not path.exists():
-                return f"{name} is missing"
-            if path.stat().st_size != expected["bytes"]:
-                return f"{name} has {path.stat().st_size} bytes, not {expected['bytes']}"
-            if sha256(path) != expected["sha256"]:
-                return f"{name} does not match its sha256"
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}"
-    except (json.JSONDecodeError, KeyError) as error:
-        return f"its {MANIFEST} is unreadable ({error!r})"
-    return None
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

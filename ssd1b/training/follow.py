@@ -1,31 +1,44 @@
-"""Follow a run's events: print them for a person, log them to MLflow. It runs in the job, beside Ray Train."""
+"""Follow a run's events: whoever wants them gets each once, in order, whatever jobs come and go.
+
+It runs in the job, beside Ray Train. A follower whose store does not answer waits and tries again; the events stay on
+disk, so a store that is down costs nothing but the wait.
+"""
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from PIL import Image
-
-from ssd1b import tracking
 from ssd1b.command import show
+from ssd1b.tracking.store import UnansweredError
 from ssd1b.training.journal import EVENTS, lines
 
 POLL_S = 0.5
-POSITION = "followed.json"
+PAUSES_S = (2.0, 5.0, 15.0, 60.0)
+"""Waits after a store has not answered once, twice, and so on."""
+PATIENCE_S = 30.0
+"""How long the end of a job waits for a store."""
 
 Event = dict[str, Any]
 
 
 class Follower:
-    """Handles every event of a run once, in order, also those of an earlier job of the same run that nobody handled."""
+    """Hands every event of a run to a function once, also those of an earlier job of the same run."""
 
-    def __init__(self, root: Path, handle: Callable[[Event], None]) -> None:
-        self.root, self.handle = root, handle
+    def __init__(
+        self, root: Path, handle: Callable[[Event], None], position: str, *, patience_s: float = PATIENCE_S
+    ) -> None:
+        """position: the file that holds how far this follower has come."""
+        self.root, self.handle, self.patience_s = root, handle, patience_s
+        self.position = root / position
         self.done = threading.Event()
         self.error: Exception | None = None
+        self.unanswered = 0
+        """Tries since the store answered last."""
+        self.again_s = 0.0
         self.thread = threading.Thread(target=self.follow, daemon=True)
 
     def __enter__(self) -> "Follower":
@@ -40,52 +53,78 @@ class Follower:
         if self.error and not error:
             raise self.error
 
+    @property
+    def waiting(self) -> int:
+        """Bytes of events that nobody has taken yet."""
+        path = self.root / EVENTS
+        return path.stat().st_size - self.offset() if path.exists() else 0
+
     def follow(self) -> None:
         try:
             while not self.done.wait(POLL_S):
                 self.drain()
+            end_s = time.monotonic() + self.patience_s
+            self.again_s = 0.0
             self.drain()
+            while self.unanswered and time.monotonic() < end_s:
+                time.sleep(POLL_S)
+                self.drain()
         except Exception as error:  # raised again in the job's own thread
             self.error = error
 
     def drain(self) -> None:
-        """Handle what has been appended since the last time; a line without its end waits."""
-        path, position = self.root / EVENTS, self.root / POSITION
-        if not path.exists():
+        """Hand on what has been appended since the last time; a line without its end waits."""
+        path = self.root / EVENTS
+        if not path.exists() or time.monotonic() < self.again_s:
             return
-        offset = json.loads(position.read_text())["bytes"] if position.exists() else 0
+        offset = self.offset()
         with path.open("rb") as file:
             file.seek(offset)
             whole, end, _ = file.read().rpartition(b"\n")
-        if not end:
-            return
-        for event in lines(whole.decode().splitlines()):
-            self.handle(event)
-        position.write_text(json.dumps({"bytes": offset + len(whole) + 1}))
+        for line in (whole + end).splitlines(keepends=True):
+            for event in lines([line.decode()]):
+                try:
+                    self.handle(event)
+                except UnansweredError as error:
+                    self.wait(error)
+                    return
+            offset += len(line)
+            aside = self.position.with_suffix(".tmp")
+            aside.write_text(json.dumps({"bytes": offset}))
+            aside.rename(self.position)
+        if self.unanswered:
+            show("MLflow answers again: what was kept has been sent")
+            self.unanswered = 0
+
+    def wait(self, error: UnansweredError) -> None:
+        if not self.unanswered:
+            show(f"{error}; the run goes on, its figures are kept in {self.root / EVENTS} and sent later")
+        self.again_s = time.monotonic() + PAUSES_S[min(self.unanswered, len(PAUSES_S) - 1)]
+        self.unanswered += 1
+
+    def offset(self) -> int:
+        return int(json.loads(self.position.read_text())["bytes"]) if self.position.exists() else 0
 
 
-def handler(run: tracking.Run, total: int) -> Callable[[Event], None]:
-    """Return what prints and logs an event of a run of so many steps."""
+def teller(total: int) -> Callable[[Event], None]:
+    """Return what prints the events of a run of so many steps for a person."""
     before: list[Event] = []
 
-    def handle(event: Event) -> None:
+    def tell(event: Event) -> None:
         match event["kind"]:
             case "start":
                 show(start_line(event, before[-1] if before else None))
-                run.metrics({"world_size": event["world_size"]}, event["step"])
                 before.append(event)
             case "step":
                 show(step_line(event, total, before[-1]["world_size"] if before else 0))
-                run.metrics(event["metrics"], event["step"])
-            case "checkpoint":
-                run.text(json.dumps(event), f"checkpoints/step-{event['step']:08d}.json")
+            case "validation":
+                show(f"{event['stage']:>5} {event['step']:>5}/{total}  held-out loss {event['loss']:.4f}")
+            case "leave":
+                show(f"asked to leave ({event['why']}): checkpoint of step {event['step']} kept, nothing is lost")
             case "stage":
                 show(stage_line(event))
-                sheet = Path(event["folder"]) / "teacher_beside_student.png"
-                if sheet.exists():
-                    run.picture(Image.open(sheet), f"pictures/{event['stage']}.png")
 
-    return handle
+    return tell
 
 
 def start_line(event: Event, before: Event | None) -> str:

@@ -40,6 +40,7 @@ def story(config: Distillation, pupil: Pupil) -> Lineage:
             )
             for stage in config.stages[: pupil.index + 1]
         ),
+        how=how(config),
         data=data(config),
         commit=os.environ.get("SSD1B_COMMIT"),
         versions={name: version(name) for name in ("torch", "diffusers")},
@@ -50,6 +51,27 @@ def chosen(student: str) -> str:
     """Say how it was decided what stays: what jobs.carve noted beside a keep map, or whose blocks these are."""
     told = read(Path(student).parent) if student.endswith(".json") else None
     return told.chosen if told else f"the blocks of {student}"
+
+
+PLACES = {
+    "layers": "layer by layer",
+    "blocks": "by the features of whole blocks",
+    "self_attention": "by the features of its self-attentions",
+}
+
+
+def how(config: Distillation) -> str:
+    """Say how a student learned: from what of its teachers, and which of its weights were kept."""
+    compared = any(stage.weights.feature for stage in config.stages)
+    asked = compared or any(stage.weights.output for stage in config.stages)
+    parts = [f"distilled {PLACES[config.features]}" if compared else "distilled by output alone" if asked
+             else "trained without a teacher"]  # fmt: skip
+    parts += ["from random weights"] if config.from_scratch else []
+    parts += ["each feature relative to the teacher's"] if compared and config.normalise else []
+    parts += [f"with noise offset {config.noise_offset:g}"] if config.noise_offset else []
+    parts += [f"its weights averaged with decay {config.ema_decay:g}"] if config.ema_decay is not None else []
+    parts += [f"the best checkpoint by {config.validate_rows} held-out rows"] if config.validate_rows else []
+    return ", ".join(parts)
 
 
 def data(config: Distillation) -> str:

@@ -4,16 +4,17 @@ import hashlib
 import json
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.exceptions import RayError
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from ssd1b import tracking
+from ssd1b.command import show
 from ssd1b.corpus.latents import check_same_vae, folder_of
 from ssd1b.elastic.feed import DATASET, Attempt, Delivery, attempts
 from ssd1b.elastic.rows import Latents
@@ -23,18 +24,18 @@ from ssd1b.home import home, tracking_uri
 from ssd1b.models.files import resolve
 from ssd1b.recipes.distill import Distillation
 from ssd1b.session import connect
-from ssd1b.training import checkpoint, journal, stages
-from ssd1b.training.follow import Follower, handler
-from ssd1b.training.loop import Task
+from ssd1b.tracking.store import UnansweredError
+from ssd1b.training import checkpoint, journal, notice, resize, stages
+from ssd1b.training.follow import Follower, teller
+from ssd1b.training.ledger import Ledger
+from ssd1b.training.newest import newest_step
+from ssd1b.training.notes import Notes
 from ssd1b.training.report import stage_folder
+from ssd1b.training.task import Task
 from ssd1b.training.worker import work
 
-RAY_TRAIN = {
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "60",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-}
-"""How soon Ray Train notices a dead worker, and how long it waits for new ones; the environment may say otherwise."""
+TRIES = 4
+"""Controllers in a row that are lost at the same checkpoint before the job is given up."""
 
 
 def distill(config: Distillation) -> dict[str, Any]:
@@ -45,6 +46,8 @@ def distill(config: Distillation) -> dict[str, Any]:
         OSError: the disk is full.
     """
     stages.check(config.stages)
+    for name in config.spot_notices:
+        notice.source(name)
     latents = open_latents(config)
     root = home() / "distill" / config.run
     notes = Notes(root)
@@ -56,22 +59,60 @@ def distill(config: Distillation) -> dict[str, Any]:
     (root / journal.FAILURE).unlink(missing_ok=True)
     total = stages.total_steps(config.stages)
     launched_s = time.time()
-    with tracking.run("distill", config.run, resume=notes.get("run_id"), tags={"kind": "distill"}) as tracked:
-        if not notes.get("run_id"):
-            tracked.params(replace(config, slices=slices))
-            tracked.text(json.dumps(asdict(config), indent=1), "recipe.json")
-            notes.set("run_id", tracked.run_id)
-        with Follower(root, handler(tracked, total)):
-            if done(root) < total:
+    ledger = Ledger(config, notes)
+    run_id = ledger.begin(slices)
+    status = "FAILED"
+    try:
+        with Follower(root, teller(total), "told.json"), Follower(root, ledger.handle, "followed.json") as sent:
+            if newest_step(root) < total:
                 train(Task(config=config, root=root, order=order, launched_s=launched_s), latents)
         if message := journal.failure(root):
             raise ValueError(f"distillation {config.run} cannot go on: {message}")
         figures = summary(config, root, journal.audit(root, order, latents, total), launched_s)
-        tracked.metrics({name: value for name, value in figures.items() if isinstance(value, int | float)}, total)
-        if not notes.get("version"):
-            notes.set("version", register(config, root, tracked.run_id, figures))
-    return {"run": config.run, "mlflow_run": tracked.run_id, **figures,
-            "registered": f"models:/{config.registered_name}/{notes.get('version')}"}  # fmt: skip
+        version = keep(config, root, ledger, figures, sent)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        close(ledger, status)
+    return {"run": config.run, "mlflow_run": run_id, **figures,
+            "registered": f"models:/{config.registered_name}/{version}"}  # fmt: skip
+
+
+def keep(config: Distillation, root: Path, ledger: Ledger, figures: dict[str, Any], sent: Follower) -> str:
+    """Put what a whole run has made into MLflow and return the student's version.
+
+    Raises:
+        UnansweredError: MLflow does not answer; the message says what to do.
+    """
+    folder = stage_folder(root, config.stages[-1].name)
+    tags = {
+        "kind": "student",
+        "run": config.run,
+        "teacher": config.stages[-1].teacher,
+        "parameters": str(figures["student_parameters"]),
+    }
+    if commit := os.environ.get("SSD1B_COMMIT"):
+        tags["commit"] = commit
+    try:
+        if sent.unanswered:
+            raise UnansweredError(f"MLflow at {tracking_uri()} does not answer")
+        ledger.figures(figures, stages.total_steps(config.stages))
+        return ledger.register(folder, tags)
+    except UnansweredError as error:
+        raise UnansweredError(
+            f"the student is trained to the end and lies in {folder}, but {error}: once it does, run the same command "
+            f"again; it sends what is kept and registers the student, and trains nothing again"
+        ) from error
+
+
+def close(ledger: Ledger, status: str) -> None:
+    """End the run in MLflow, if it answers; the next job of this name would open it again anyway."""
+    try:
+        ledger.end(status)
+    except UnansweredError as error:
+        show(f"{error}: the run is not marked {status} there")
 
 
 def open_latents(config: Distillation) -> Latents:
@@ -88,7 +129,7 @@ def open_latents(config: Distillation) -> Latents:
     return Latents.mix([(Latents.open(folder_of(name)), weight) for name, weight in weights.items()])
 
 
-def slices_of(config: Distillation, notes: "Notes") -> int:
+def slices_of(config: Distillation, notes: Notes) -> int:
     """Return the slices of a step: the recipe's, or chosen. They are part of the order, so a run keeps its first.
 
     Raises:
@@ -102,32 +143,46 @@ def slices_of(config: Distillation, notes: "Notes") -> int:
     )
 
 
-def resume_step(root: Path) -> int:
-    """Return the step of the newest checkpoint, or 0."""
-    newest = checkpoint.latest(root)
-    return checkpoint.step_of(newest) if newest else 0
-
-
 def train(task: Task, latents: Latents) -> None:
-    """Run the loop under Ray Train until it ends, through any number of lost workers."""
+    """Run the loop under Ray Train until it ends, through any number of lost workers, and lost controllers too.
+
+    Raises:
+        ray.exceptions.RayError, ray.train.TrainingFailedError: Ray Train itself failed, time and again.
+    """
     config = task.config
-    for name, value in RAY_TRAIN.items():
-        os.environ.setdefault(name, value)
     connect(local_cpus=int(config.num_workers[1] * config.cpus_per_worker) + 2)
-    total = stages.total_steps(config.stages)
+    tries, reached = 0, newest_step(task.root)
+    while True:
+        try:
+            trainer(task, latents).fit()
+            return
+        except (RayError, TrainingFailedError) as error:
+            tries, before = tries + 1, reached
+            reached = newest_step(task.root)
+            if reached > before:
+                tries = 1
+            if tries == TRIES:
+                raise
+            show(f"Ray Train's controller is lost, another goes on from step {reached}: {str(error).splitlines()[-1]}")
+
+
+def trainer(task: Task, latents: Latents) -> TorchTrainer:
+    """Return what runs the loop once, from the newest checkpoint to its end."""
+    config = task.config
     # Ray Train resumes from its own notes where a run of the same name left some; ours are the only ones that count.
-    trainer = TorchTrainer(
-        work,
-        train_loop_config={"task": task},
-        scaling_config=ScalingConfig(
+    return resize.trainer(
+        task.root,
+        ScalingConfig(
             num_workers=config.num_workers,
             use_gpu=config.gpus_per_worker > 0,
             resources_per_worker={"CPU": config.cpus_per_worker}
             | ({"GPU": config.gpus_per_worker} if config.gpus_per_worker else {}),
             elastic_resize_monitor_interval_s=config.resize_interval_s,
         ),
+        train_loop_per_worker=work,
+        train_loop_config={"task": task},
         run_config=RunConfig(
-            name=f"{config.run}-{int(task.launched_s)}",
+            name=f"{config.run}-{int(1000 * time.time())}",
             storage_path=str(task.root / "ray"),
             failure_config=FailureConfig(max_failures=-1),
             worker_runtime_env={"env_vars": environment(config)},
@@ -136,14 +191,13 @@ def train(task: Task, latents: Latents) -> None:
         datasets={DATASET: ray.data.range(1)},  # only names the split; the delivery makes the rows
         dataset_config=Delivery(
             root=task.root,
-            steps=total,
+            steps=stages.total_steps(config.stages),
             order=task.order,
             latents=latents,
             task_cpus=config.read_cpus,
-            resume_step=partial(resume_step, task.root),
+            resume_step=partial(newest_step, task.root),
         ),
     )
-    trainer.fit()
 
 
 def environment(config: Distillation) -> dict[str, str]:
@@ -158,9 +212,16 @@ def environment(config: Distillation) -> dict[str, str]:
 def identity(config: Distillation, latents: Latents) -> dict[str, str]:
     """Return what must not change while a run is resumed, by what to call it."""
     recipe = {**asdict(config), **dict.fromkeys(MAY_CHANGE)}
-    del recipe["rows_per_slice"]  # the slices are kept as the run began with them
+    for name in ("rows_per_slice", *FREE):  # the slices are kept as the run began with them
+        del recipe[name]
     if not config.mixed_in:
         del recipe["mixed_in"], recipe["weight"]  # recipes did not always have them: the run is the same without
+    if config.validate_rows:
+        recipe["checkpoint_steps"] = config.checkpoint_steps  # a stage's result is one of its checkpoints
+    defaults = {field.name: field.default for field in fields(config)}
+    for name in ADDED:
+        if recipe[name] == defaults[name]:
+            del recipe[name]
     same: dict[str, Any] = {"recipe": recipe, "latents": latents.fingerprint()}
     same |= {f"teacher {stage.teacher}": weights_of(stage.teacher) for stage in config.stages}
     same |= {f"base {config.base}": weights_of(config.base)}
@@ -174,6 +235,10 @@ MAY_CHANGE = (
     "checkpoint_steps", "keep_checkpoints", "log_steps", "prompts", "picture_steps", "picture_guidance",
 )  # fmt: skip
 """Fields that change neither the order nor the mathematics of a run."""
+FREE = ("activation_checkpointing", "compiled", "teacher_device", "spot_notices")
+"""More of them, which recipes did not always have."""
+ADDED = ("features", "normalise", "from_scratch", "noise_offset", "ema_decay", "validate_rows", "optimizer")
+"""Fields that recipes did not always have: a run whose recipe leaves them alone is the run that it was before."""
 
 
 def weights_of(source: str) -> str:
@@ -207,29 +272,6 @@ def claim(root: Path, identity: dict[str, str]) -> None:
         )
 
 
-class Notes:
-    """The job's own memory of a run: the MLflow run, and the version once it is registered."""
-
-    def __init__(self, root: Path) -> None:
-        self.path = root / "job.json"
-        self.values: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
-
-    def get(self, name: str) -> str | None:
-        return self.values.get(name)
-
-    def set(self, name: str, value: str) -> None:
-        self.values[name] = value
-        aside = self.path.with_suffix(".tmp")
-        aside.write_text(json.dumps(self.values))
-        aside.rename(self.path)
-
-
-def done(root: Path) -> int:
-    """Return the step of the newest checkpoint, or 0."""
-    newest = checkpoint.latest(root)
-    return checkpoint.step_of(newest) if newest else 0
-
-
 def summary(config: Distillation, root: Path, audit: journal.Audit, launched_s: float) -> dict[str, Any]:
     """Return the figures of a finished run."""
     events = journal.events(root)
@@ -259,17 +301,3 @@ def summary(config: Distillation, root: Path, audit: journal.Audit, launched_s: 
         "world_sizes": sorted({start.world_size for start in attempts(root)}),
         **asdict(audit),
     }
-
-
-def register(config: Distillation, root: Path, run_id: str, figures: dict[str, Any]) -> str:
-    """Register the last stage's pipeline as candidate and return its version."""
-    tags = {
-        "kind": "student",
-        "run": config.run,
-        "teacher": config.stages[-1].teacher,
-        "parameters": str(figures["student_parameters"]),
-    }
-    if commit := os.environ.get("SSD1B_COMMIT"):
-        tags["commit"] = commit
-    folder = stage_folder(root, config.stages[-1].name)
-    return tracking.register(config.registered_name, folder, run_id=run_id, alias="candidate", tags=tags)

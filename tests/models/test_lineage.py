@@ -73,3 +73,21 @@ def test_a_bases_licence_is_found_in_its_card(tmp_path: Path) -> None:
     assert licence_of(tmp_path) == "other"
     (tmp_path / CARD).write_text("---\nlicense: apache-2.0\n---\n# x\n")
     assert licence_of(tmp_path) == "apache-2.0"
+
+
+def test_a_card_says_how_its_student_learned() -> None:
+    from dataclasses import replace
+
+    from ssd1b.recipes.ablation import variant
+    from ssd1b.recipes.distill import ssd1b_nano
+    from ssd1b.training.story import how
+
+    told = ssd1b_nano()
+    assert how(told) == "distilled layer by layer"
+    assert how(variant(told, "output_only", 0)) == "distilled by output alone"
+    assert how(variant(told, "from_scratch", 0)) == "trained without a teacher, from random weights"
+    averaged = replace(told, features="blocks", normalise=True, ema_decay=0.9999, validate_rows=64)
+    assert how(averaged) == (
+        "distilled by the features of whole blocks, each feature relative to the teacher's, its weights averaged with "
+        "decay 0.9999, the best checkpoint by 64 held-out rows"
+    )

@@ -51,7 +51,9 @@ def write_latents(
     half = len(whole) // 2
     for i, part in enumerate((whole[:half], whole[half:])):
         pq.write_table(part, bucket / f"part-{i}.parquet", row_group_size=rows_per_group)
-    (folder / "_summary.json").write_text(json.dumps({"model": "nano", "vae": "nano's", "scaling_factor": 1.0}))
+    (folder / "_summary.json").write_text(
+        json.dumps({"rows_kept": rows + heldout, "model": "nano", "vae": "nano's", "scaling_factor": 1.0})
+    )
     return folder
 
 

@@ -129,3 +129,13 @@ def test_a_kill_in_the_middle_of_a_save_leaves_a_loadable_latest(tmp_path: Path,
     assert torch.equal(tensors["student"]["a"], torch.full((4_000_000,), float(state["step"])))
     checkpoint.save(tmp_path, state["step"] + 1, TENSORS, {})
     assert not list(tmp_path.glob("*.tmp-*")), "the next save clears what the kill left"
+
+
+def test_who_deals_out_the_slices_need_not_import_torch() -> None:
+    """It is started anew with every group of workers, on the cores that they start on."""
+    modules = "ssd1b.training.newest, ssd1b.training.task, ssd1b.training.notice, ssd1b.elastic.feed"
+    program = (
+        f"import sys, {modules}; print([name for name in ('torch', 'diffusers', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr[-2000:]

@@ -183,11 +183,15 @@ def test_several_corpora_are_one_run_and_know_each_other(home: Path) -> None:
 
 
 def test_a_run_of_one_corpus_is_the_run_that_it_was_before_there_were_several(home: Path) -> None:
-    from ssd1b.training.trainer import MAY_CHANGE, identity, open_latents
+    from ssd1b.training.trainer import ADDED, FREE, MAY_CHANGE, identity, open_latents
 
     write_latents(home / "latents" / "tiny")
     told = config(home)
     before = {**asdict(told), **dict.fromkeys(MAY_CHANGE)}
-    for name in ("weight", "mixed_in", "rows_per_slice"):
+    for name in ("weight", "mixed_in", "rows_per_slice", *FREE, *ADDED):
         del before[name]
     assert identity(told, open_latents(told))["recipe"] == sha256(json.dumps(before).encode()).hexdigest()[:16]
+    for changed in (replace(told, compiled=True), replace(told, spot_notices=("aws",))):
+        assert identity(changed, open_latents(changed)) == identity(told, open_latents(told))
+    for other in (replace(told, noise_offset=0.05), replace(told, optimizer="adamw_8bit")):
+        assert identity(other, open_latents(other))["recipe"] != identity(told, open_latents(told))["recipe"]

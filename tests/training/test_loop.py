@@ -1,62 +1,16 @@
 """The loop without a cluster: golden losses, exact resume, clear errors. Weights are random and seeded."""
 
-import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
-from ssd1b.elastic.feed import Attempt, Latents, slots
-from ssd1b.recipes.distill import Distillation, Stage
-from ssd1b.training import checkpoint, journal
-from ssd1b.training.loop import Task, Worker, distill
-from ssd1b.training.stages import total_steps
-from tests.training.synthetic import write_latents, write_model
+from ssd1b.training import checkpoint
+from tests.training.alone import Alone
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "distill_loss.json"
-
-
-class Alone:
-    """One worker on folders of its own."""
-
-    def __init__(self, folder: Path, **changes: Any) -> None:
-        self.latents = Latents.open(write_latents(folder / "latents"))
-        base, other = write_model(folder / "base", seed=1), write_model(folder / "other", seed=2)
-        stages = (
-            Stage(name="mid", teacher=base, carve=("mid",), steps=6, lr=2e-4, warmup_steps=2),
-            Stage(name="down", teacher=other, carve=("down",), steps=6, lr=2e-4, warmup_steps=2),
-            Stage(name="up", teacher=base, carve=("up",), steps=8, lr=2e-4, warmup_steps=2),
-        )
-        config = Distillation(
-            run="alone", base=base, latents="-", stages=stages, registered_name="-", global_batch=4, slices=2,
-            seed=3, checkpoint_steps=4, log_steps=1,
-        )  # fmt: skip
-        self.config = dataclasses.replace(config, **changes)
-        self.order = self.latents.order(global_batch=4, slices=2, seed=3)
-        self.starts: list[Attempt] = []
-
-    def run(self, root: Path, *, stop_before: int | None = None) -> dict[int, float]:
-        """Train from the newest checkpoint; with stop_before, die before that step. Returns the loss of each step."""
-        newest = checkpoint.latest(root)
-        first = checkpoint.step_of(newest) if newest else 0
-        self.starts = [*self.starts, Attempt(first_step=first, world_size=1, time_s=0.0)]
-        worker = Worker(rank=0, device=torch.device("cpu"), starts=self.starts, wrap=lambda model: model)
-
-        def slices() -> Iterator[dict[str, Any]]:
-            for step in range(first, total_steps(self.config.stages)):
-                if step == stop_before:
-                    raise RuntimeError("the peer is gone")
-                for slot in range(2):
-                    yield slots(self.order, self.latents, np.array([slot + 2 * (step - first)]), first, 1).to_pydict()
-
-        distill(Task(config=self.config, root=root, order=self.order, launched_s=0.0), worker, slices())
-        steps = journal.surviving_steps(journal.events(root))
-        return {step: steps[step]["metrics"]["loss"] for step in sorted(steps)}
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,15 @@ from diffusers import UNet2DConditionModel
 from ssd1b.family.carve import carve, keep_map
 from ssd1b.family.keep import everything
 from ssd1b.family.table import new_unet
+from ssd1b.recipes.distill import Features
 from ssd1b.training.taps import Taps, tap_places
 
 
 def call(unet: UNet2DConditionModel, rows: int = 1) -> torch.Tensor:
     added = {"text_embeds": torch.zeros(rows, 128), "time_ids": torch.zeros(rows, 6)}
+    text_BTD = torch.zeros(rows, 5, unet.config.cross_attention_dim)
     noise_BCHW: torch.Tensor = unet(
-        torch.ones(rows, 4, 16, 16), 3, torch.zeros(rows, 5, 128), added_cond_kwargs=added, return_dict=False
+        torch.ones(rows, 4, 16, 16), 3, text_BTD, added_cond_kwargs=added, return_dict=False
     )[0]
     return noise_BCHW
 
@@ -72,6 +74,75 @@ def test_unlike_models_are_refused(pair: tuple[UNet2DConditionModel, UNet2DCondi
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"the teacher lacks .*down_blocks\.1\.attentions\.0"):
         tap_places(small, pair[0], everything(pair[0].config))
+
+
+def on_meta(name: str) -> UNet2DConditionModel:
+    with torch.device("meta"):
+        return new_unet(name)
+
+
+@pytest.mark.parametrize(
+    ("features", "teacher", "student", "count"),
+    [("layers", "sdxl", "ssd-1b", 26), ("blocks", "sdxl", "ssd-1b", 7), ("self_attention", "sdxl", "ssd-1b", 34),
+     ("layers", "sdxl", "segmind-vega", 26), ("self_attention", "sdxl", "koala-700m", 21),
+     ("blocks", "sd-1.5", "sd-small", 9), ("blocks", "sd-1.5", "sd-tiny", 6), ("layers", "sd-1.5", "sd-tiny", 18)],
+)  # fmt: skip
+def test_how_many_places_are_compared_at_full_size(features: Features, teacher: str, student: str, count: int) -> None:
+    whole = on_meta(teacher)
+    kept = keep_map(whole.config, student)
+    places = tap_places(whole, on_meta(student), kept, features)
+    assert len(places) == count == len(set(places.values()))
+
+
+def test_self_attentions_are_paired_with_those_they_came_from(
+    pair: tuple[UNet2DConditionModel, UNet2DConditionModel],
+) -> None:
+    places = tap_places(*pair, keep_map(pair[0].config, "ssd-1b"), "self_attention")
+    one = "down_blocks.2.attentions.1.transformer_blocks"
+    assert [places[f"{one}.{i}.attn1"] for i in range(4)] == [f"{one}.{i}.attn1" for i in (0, 1, 2, 6)]
+
+
+@pytest.mark.parametrize("features", ["layers", "blocks", "self_attention"])
+@pytest.mark.parametrize(("teacher", "student"), [("nano-sdxl", "koala-700m"), ("nano-sd-1.5", "sd-tiny")])
+def test_what_is_compared_has_one_shape(features: Features, teacher: str, student: str) -> None:
+    torch.manual_seed(0)
+    whole = new_unet(teacher).eval()
+    kept = keep_map(whole.config, student)
+    small = carve(whole, kept)
+    places = tap_places(whole, small, kept, features)
+    with Taps(whole, {name: name for name in places.values()}) as theirs, Taps(small, places) as ours, torch.no_grad():
+        call(whole)
+        call(small)
+        a, b = theirs.take(), ours.take()
+    assert {name: feature.shape for name, feature in a.items()} == {name: feature.shape for name, feature in b.items()}
+
+
+@pytest.mark.parametrize("features", ["layers", "blocks", "self_attention"])
+def test_features_and_their_gradients_survive_activation_checkpointing(features: Features) -> None:
+    """Which runs modules again in the backward pass, and calls their hooks again."""
+    torch.manual_seed(0)
+    teacher = new_unet("nano-sd-1.5")
+    kept = keep_map(teacher.config, "sd-tiny")
+    gradients, caught, calls = [], [], []
+    for checkpointing in (False, True):
+        student = carve(teacher, kept).train()
+        places = tap_places(teacher, student, kept, features)
+        again = [0]
+        counted = dict(student.named_modules())["down_blocks.0.resnets.0.conv1"]
+        counted.register_forward_hook(lambda *_, again=again: again.__setitem__(0, again[0] + 1))
+        if checkpointing:
+            student.enable_gradient_checkpointing()
+        with Taps(student, places) as taps:
+            noise = call(student)
+            taken = taps.take()
+            caught.append({name: feature.detach().clone() for name, feature in taken.items()})
+            (noise.pow(2).mean() + sum(feature.pow(2).mean() for feature in taken.values())).backward()
+            assert taps.caught == {}, "what ran again left features behind"
+        gradients.append({name: weight.grad for name, weight in student.named_parameters()})
+        calls.append(again[0])
+    assert calls == [1, 2], "nothing was run again: the test shows nothing"
+    assert all(torch.equal(caught[0][name], caught[1][name]) for name in caught[0])
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-7) for name in gradients[0])
 
 
 def test_a_student_with_fewer_layers_is_compared_with_the_layers_it_came_from() -> None:

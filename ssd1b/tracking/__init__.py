@@ -6,8 +6,6 @@ Safe to use from several processes and threads at once.
 """
 
 import dataclasses
-import fcntl
-import logging
 import os
 import re
 import shutil
@@ -16,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +21,16 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's seven take minutes to say "no server"
 
-from mlflow import MlflowClient, set_tracking_uri
+from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from PIL.Image import Image
-from sqlalchemy.exc import SQLAlchemyError
 
 from ssd1b.home import home, tracking_uri
+from ssd1b.tracking.store import PASSING, connect
 
-SQLITE_BUSY_S = 60
-"""How long a writer waits for another process's write before SQLite gives up; its default is 5 s."""
 PARAMS_PER_BATCH = 100
 """MLflow's limit."""
 MODELS_EXPERIMENT = "models"
@@ -89,6 +84,15 @@ class Run:
         """Keep a picture; the ending of `file` chooses the format."""
         self.client.log_image(self.run_id, picture, artifact_file=file)
 
+    def model(self, name: str, folder: Path, *, kind: str, tags: Mapping[str, str]) -> str:
+        """Keep a folder's content as a logged model of this run and return MLflow's id of it."""
+        experiment = self.client.get_run(self.run_id).info.experiment_id
+        return store(self.client, experiment, name, folder, self.run_id, tags, kind)
+
+    def end(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(self.run_id, status)
+
 
 @contextmanager
 def run(
@@ -104,30 +108,46 @@ def run(
     Raises:
         ValueError: the run to resume does not exist.
     """
-    client = connect()
     if resume:
-        try:
-            client.get_run(resume)
-        except MlflowException as error:
-            raise ValueError(
-                f"no run {resume} in {tracking_uri()} to resume: leave `resume` out to start one"
-            ) from error
-        client.update_run(resume, status="RUNNING")
-        run_id = resume
+        opened = again(resume)
         for key, value in (tags or {}).items():
-            client.set_tag(run_id, key, value)
+            opened.client.set_tag(resume, key, value)
     else:
-        all_tags = {**(tags or {}), **({"mlflow.parentRunId": parent} if parent else {})}
-        run_id = client.create_run(experiment_id(client, experiment), tags=all_tags, run_name=name).info.run_id
+        opened = begin(experiment, name, parent=parent, tags=tags)
     status = "FAILED"
     try:
-        yield Run(run_id=run_id, client=client)
+        yield opened
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
-        client.set_terminated(run_id, status)
+        opened.end(status)
+
+
+def begin(experiment: str, name: str, *, parent: str | None = None, tags: Mapping[str, str] | None = None) -> Run:
+    """Start a run that someone will end."""
+    client = connect()
+    told = {**(tags or {}), **({"mlflow.parentRunId": parent} if parent else {})}
+    info = client.create_run(experiment_id(client, experiment), tags=told, run_name=name).info
+    return Run(run_id=info.run_id, client=client)
+
+
+def again(run_id: str) -> Run:
+    """Open a run that was begun before.
+
+    Raises:
+        ValueError: there is none.
+    """
+    client = connect()
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in PASSING:
+            raise
+        raise ValueError(f"no run {run_id} in {tracking_uri()} to resume: leave `resume` out to start one") from error
+    client.update_run(run_id, status="RUNNING")
+    return Run(run_id=run_id, client=client)
 
 
 def register(
@@ -137,26 +157,26 @@ def register(
     run_id: str | None = None,
     alias: str | None = None,
     tags: Mapping[str, str] | None = None,
+    model_id: str | None = None,
 ) -> str:
     """Store a folder as a logged model, register it as the next version of `name`, and return the version.
 
-    The folder's model card becomes the version's description. The alias moves last, so whoever follows it never sees a
-    half-stored model.
+    model_id: the logged model that has the folder's content already. The folder's model card becomes the version's
+    description. The alias moves last, so whoever follows it never sees a half-stored model.
     """
     if not folder.is_dir():
         raise ValueError(f"no folder {folder} to register as {name}")
     client = connect()
-    experiment = client.get_run(run_id).info.experiment_id if run_id else experiment_id(client, MODELS_EXPERIMENT)
-    model = client.create_logged_model(experiment, name, source_run_id=run_id, tags=dict(tags or {}))
-    client.log_model_artifacts(model.model_id, str(folder))
-    client.finalize_logged_model(model.model_id, "READY")
+    if model_id is None:
+        experiment = client.get_run(run_id).info.experiment_id if run_id else experiment_id(client, MODELS_EXPERIMENT)
+        model_id = store(client, experiment, name, folder, run_id, tags or {})
     try:
         client.create_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     made = client.create_model_version(
-        name, f"models:/{model.model_id}", run_id=run_id, tags=dict(tags or {}), model_id=model.model_id
+        name, f"models:/{model_id}", run_id=run_id, tags=dict(tags or {}), model_id=model_id
     )
     card = folder / "README.md"
     if card.exists():
@@ -164,6 +184,21 @@ def register(
     if alias:
         client.set_registered_model_alias(name, alias, made.version)
     return str(made.version)
+
+
+def store(
+    client: MlflowClient,
+    experiment: str,
+    name: str,
+    folder: Path,
+    run_id: str | None,
+    tags: Any,
+    kind: str | None = None,
+) -> str:
+    """Store a folder's content as a logged model and return MLflow's id of it."""
+    made = client.create_logged_model(experiment, name, source_run_id=run_id, tags=dict(tags), model_type=kind)
+    client.log_model_artifacts(made.model_id, str(folder))
+    return str(client.finalize_logged_model(made.model_id, "READY").model_id)
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
@@ -266,59 +301,6 @@ def maker(name: str, alias: str | None) -> str:
     if name.endswith("-bundle"):
         return "`python -m jobs.export`"
     return "`python -m jobs.promote`" if alias == "champion" else "`python -m jobs.distill`"
-
-
-def locator() -> str:
-    """Return the tracking uri, with patience for other writers where it is SQLite."""
-    uri = tracking_uri()
-    if not uri.startswith("sqlite:") or "timeout=" in uri:
-        return uri
-    return f"{uri}{'&' if '?' in uri else '?'}timeout={SQLITE_BUSY_S}"
-
-
-def connect() -> MlflowClient:
-    """Return a client of the store that the environment names.
-
-    Raises:
-        ValueError: it does not answer.
-    """
-    make_global(locator())
-    return client_of(locator())
-
-
-@cache
-def client_of(uri: str) -> MlflowClient:
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        with first_use():
-            client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-            client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise ValueError(f"no MLflow store answers at {uri}: start it or mend MLFLOW_TRACKING_URI ({error})") from error
-    return client
-
-
-def make_global(uri: str) -> None:
-    """Point MLflow's global state at the store: by that, not by the client's uri, it resolves a version's source.
-
-    Setting it also exports MLFLOW_TRACKING_URI, which would outlive a change of the storage root; that is taken back.
-    """
-    before = os.environ.get("MLFLOW_TRACKING_URI")
-    set_tracking_uri(uri)
-    if before is None:
-        os.environ.pop("MLFLOW_TRACKING_URI", None)
-    else:
-        os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-@contextmanager
-def first_use() -> Iterator[None]:
-    """Hold a lock while a store is opened: MLflow does not survive two processes making one SQLite file's tables."""
-    home().mkdir(parents=True, exist_ok=True)
-    with (home() / "mlflow.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file lets go
-        yield
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
