@@ -236,11 +236,6 @@ class Bed:
         self.wait(left, "workers that leave")
         self.cluster.kill(self.cluster.nodes[-1])
 
-    def controller(self) -> float:
-        now_s = time.time()
-        self.cluster.kill_controller()
-        return now_s
-
     def driver(self) -> float:
         now_s = time.time()
         self.job.kill()
@@ -286,11 +281,10 @@ class Bed:
 
 EVENTS: dict[str, Callable[[Bed], float]] = {
     "grow": Bed.grow, "worker": Bed.worker, "node": Bed.node, "drain": Bed.drain, "spot": Bed.spot,
-    "sigterm": Bed.sigterm, "controller": Bed.controller, "driver": Bed.driver, "head": Bed.head,
+    "sigterm": Bed.sigterm, "driver": Bed.driver, "head": Bed.head,
 }  # fmt: skip
 """By name: a node is added; rank 0 is killed; a node is killed; a node is drained; a machine is taken back after a
-notice; the processes of a node are asked to end; Ray Train's controller is killed; the job is, and is started again; so
-are all nodes and the head."""
+notice; the processes of a node are asked to end; the job is killed and started again; so are all nodes and the head."""
 
 
 def recipe(config: Faults, spot: str) -> Distillation:

@@ -64,11 +64,6 @@ class LocalNodes:
         raylet = node.all_processes["raylet"][0].process.pid
         return [pid for pid in children(raylet) if name in command(pid)]
 
-    def kill_controller(self) -> None:
-        """End Ray Train's controller with SIGKILL. It runs where the job does: on the head."""
-        (pid,) = self.processes_of(self.cluster.head_node, "TrainController")
-        os.kill(pid, signal.SIGKILL)
-
     def terminate(self, node: Any) -> int:
         """Send SIGTERM to the training workers of a node and return how many there were."""
         pids = self.processes_of(node, "RayTrainWorker")

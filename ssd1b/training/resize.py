@@ -25,15 +25,12 @@ from typing import Any
 import ray
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.util import remove_placement_group
-from ray.util.placement_group import PlacementGroup
 
 from ssd1b.training import notice
 from ssd1b.training.notice import Notice
 
 try:
     from ray._private.state import state as cluster_state
-    from ray._raylet import PlacementGroupID  # type: ignore[attr-defined]
     from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision
 
     MISSING = ""
@@ -54,8 +51,6 @@ UNANSWERED = (ray.exceptions.RayError, OSError)
 NODE_LABEL = "ray.io/node-id"
 RESERVED_FOR = "reserved-for.txt"
 """In a run's folder: under which name its last job has asked the cluster for resources."""
-PLACED_IN = "placed-in.txt"
-"""In a run's folder: the placement group of the last workers."""
 RAY_TRAIN = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -124,11 +119,6 @@ class Asking(ElasticScalingPolicy):  # type: ignore[misc]
         if note.exists():
             self._autoscaling_coordinator.cancel_request.remote(note.read_text())
         note.write_text(str(self._requester_id))
-        # nor could a controller that was killed give back where its workers were, as long as its job goes on
-        place = self.root / PLACED_IN
-        if place.exists():
-            remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(place.read_text()))))
-            place.unlink()
 
     def make_decision_for_non_running_worker_group(self) -> Any:
         decision = super().make_decision_for_non_running_worker_group()
@@ -141,7 +131,6 @@ class Asking(ElasticScalingPolicy):  # type: ignore[misc]
         self._maybe_send_resource_request()
         if self.group is not worker_group_state:
             self.group, self.asked, self.room = worker_group_state, False, 0
-            (self.root / PLACED_IN).write_text(worker_group_state.placement_group_handle.placement_group.id.hex())
             for worker in worker_group_state.workers:
                 worker.execute_async(notice.listen, self.root, worker.metadata.node_id)
         if not self.asked and (why := self.looked()):

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
-from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ssd1b.command import show
@@ -33,9 +32,6 @@ from ssd1b.training.notes import Notes
 from ssd1b.training.report import stage_folder
 from ssd1b.training.task import Task
 from ssd1b.training.worker import work
-
-TRIES = 4
-"""Controllers in a row that are lost at the same checkpoint before the job is given up."""
 
 
 def distill(config: Distillation) -> dict[str, Any]:
@@ -144,26 +140,10 @@ def slices_of(config: Distillation, notes: Notes) -> int:
 
 
 def train(task: Task, latents: Latents) -> None:
-    """Run the loop under Ray Train until it ends, through any number of lost workers, and lost controllers too.
-
-    Raises:
-        ray.exceptions.RayError, ray.train.TrainingFailedError: Ray Train itself failed, time and again.
-    """
+    """Run the loop under Ray Train until it ends, through any number of lost workers."""
     config = task.config
     connect(local_cpus=int(config.num_workers[1] * config.cpus_per_worker) + 2)
-    tries, reached = 0, newest_step(task.root)
-    while True:
-        try:
-            trainer(task, latents).fit()
-            return
-        except (RayError, TrainingFailedError) as error:
-            tries, before = tries + 1, reached
-            reached = newest_step(task.root)
-            if reached > before:
-                tries = 1
-            if tries == TRIES:
-                raise
-            show(f"Ray Train's controller is lost, another goes on from step {reached}: {str(error).splitlines()[-1]}")
+    trainer(task, latents).fit()
 
 
 def trainer(task: Task, latents: Latents) -> TorchTrainer:

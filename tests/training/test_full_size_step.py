@@ -47,6 +47,7 @@ def test_the_work_of_a_row_is_what_pytorch_counts_of_forward_and_backward() -> N
     assert work.row - 2.25 == pytest.approx(counter.get_total_flops() / 1e12, rel=0.015)
 
 
+@pytest.mark.slow
 def test_stages_cost_what_is_left_of_the_student_by_then() -> None:
     """At nano width, since the full one takes its time to count."""
     recipe = dataclasses.replace(recipes.ssd1b_a100(), student="nano-ssd-1b")
@@ -141,6 +142,7 @@ def stepped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]
         yield gpu_step.gpu_step(config) | {"met": met, "left": list(scratch.iterdir())}
 
 
+@pytest.mark.slow
 def test_the_gpu_half_measures_micro_batches_until_one_does_not_fit(stepped: dict[str, Any]) -> None:
     assert set(stepped["micro_batches"]) == {1, 2}
     assert stepped["does_not_fit"] == 4
@@ -149,6 +151,7 @@ def test_the_gpu_half_measures_micro_batches_until_one_does_not_fit(stepped: dic
     assert not stepped["left"], "the random weights are gone"
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_micro_batch_follow_from_its_seconds(stepped: dict[str, Any]) -> None:
     for row in stepped["micro_batches"].values():
         assert row["rows_per_s"] == pytest.approx(2 / row["step_s"], rel=0.01)
@@ -163,6 +166,7 @@ def test_random_weights_are_made_of_the_sdxl_line_alone(tmp_path: Path) -> None:
         gpu_step.gpu_step(GpuStep(teacher="sd-1.5", scratch=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_the_gpu_half_starts_where_ray_and_mlflow_cannot_be() -> None:
     missing = ("ray", "mlflow", "matplotlib", "onnx", "onnxruntime", "openvino", "peft")
     program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport ssd1b.training.gpu_step"

@@ -129,6 +129,7 @@ def test_the_summary_of_a_run_leaves_its_warming_up_out() -> None:
 # ---- the whole run
 
 
+@pytest.mark.slow
 def test_the_whole_run_but_ray(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = dataclasses.replace(
         SMALL, global_batch=2, slices=1, steps=1, full_size="sd_small", size="256x256", scratch=str(tmp_path)
