@@ -148,7 +148,7 @@ def summary(
     if not parts:
         raise ValueError(
             f"nothing is left of {tally['rows_in']} rows of {config.source!r}: {tally['not_selected']} not selected, "
-            f"rejected {rejected}; {rejects[0] if rejects else 'no row was read'}"
+            f"rejected {rejected}; {samples.example()}"
         )
     kept = 0
     counts = {name: Counter[str]() for name in ("split", "style", "bucket")}

@@ -62,6 +62,12 @@ class Samples:
         """Return it without ranks and pictures, as people read it."""
         return [{name: row[name] for name in row if name not in ("rank", "picture")} for row in self.rows()]
 
+    def example(self) -> str:
+        """Return one of them in words, for a message."""
+        for row in self.told():
+            return f"for example {row['key']}: {Reason(row['reason']).value}, {row['detail']}"
+        return "no row was read"
+
 
 def thumbnail(data: bytes, max_pixels: int) -> str | None:
     """Return a small JPEG of a picture in base64, or None where it cannot be decoded."""

@@ -79,7 +79,7 @@ def summary(config: Ingest, aside: Path, final: Path, chosen: Chosen, file_count
     if not kept:
         raise ValueError(
             f"nothing is left of {rows_in} rows of {config.source!r}: {not_selected} not selected, "
-            f"rejected {rejected}; {rejects[0] if rejects else 'no row was read'}"
+            f"rejected {rejected}; {chosen.samples.example()}"
         )
     assert kept == chosen.splits.total() == chosen.buckets.total(), "a row has vanished"
     with (aside / manifest.REJECTS).open("w") as file:

@@ -137,7 +137,8 @@ def start_line(event: Event, before: Event | None) -> str:
 
 def step_line(event: Event, total: int, world_size: int) -> str:
     metrics = event["metrics"]
-    parts = "  ".join(f"{name} {metrics[name]:.4f}" for name in ("loss", "task", "output", "feature"))
+    told = [name for name in ("loss", "task", "output", "feature") if name in metrics]  # no output without a teacher
+    parts = "  ".join(f"{name} {metrics[name]:.4f}" for name in told)
     return (
         f"{event['stage']:>5} {event['step']:>5}/{total}  {parts}  lr {metrics['lr']:.1e}  "
         f"{metrics['step_s']:.2f} s/step  {metrics['pictures_per_s']:.1f} pictures/s  {world_size} workers"

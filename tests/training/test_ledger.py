@@ -196,3 +196,10 @@ def test_a_first_start_without_a_store_says_so_at_once(root: Path, monkeypatch: 
     with pytest.raises(UnansweredError, match=r"no MLflow store answers at http://127.0.0.1:9: start it or mend"):
         Ledger(CONFIG, Notes(root)).begin(slices=4)
     assert Notes(root).get("run_id") is None
+
+
+def test_a_run_without_a_teacher_is_told_too() -> None:
+    metrics = {"loss": 0.5, "task": 0.5, "feature": 0.0, "lr": 1e-3, "step_s": 1.0, "pictures_per_s": 4.0}
+    told = follow.step_line({"step": 1, "stage": "all", "metrics": metrics}, total=2, world_size=1)
+    assert "task 0.5000  feature 0.0000" in told
+    assert "output" not in told
