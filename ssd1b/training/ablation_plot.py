@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ def plot(curves: Sequence[Curve], path: Path) -> None:
         )  # fmt: skip
     axes.set_yscale("log")
     axes.set_xlabel("optimizer steps")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("error against the teacher, held-out pictures")
     axes.grid(visible=True, which="both", alpha=0.25)
     axes.legend(frameon=False)

@@ -2,10 +2,8 @@
 
 import errno
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from ssd1b.training import checkpoint
+from tests.training.killed import newest_after_a_kill
 
 TENSORS = {"student": {"a": torch.arange(6.0).reshape(2, 3)}, "moments": {"a/step": torch.tensor(3.0)}}
 
@@ -107,26 +106,7 @@ for step in range(1, 100_000):
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.03])
 def test_a_kill_in_the_middle_of_a_save_leaves_a_loadable_latest(tmp_path: Path, delay_s: float) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"1\n"
-        for _ in range(20_000):
-            if list(tmp_path.glob("*.tmp-*/*.safetensors")):
-                break
-            time.sleep(0.0005)
-        time.sleep(delay_s)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    if delay_s == 0.0:
-        assert list(tmp_path.glob("*.tmp-*")), "the kill must have met a save half done"
-    newest = checkpoint.latest(tmp_path)
-    assert newest is not None
-    tensors, state = checkpoint.load(newest)
-    assert state["step"] == checkpoint.step_of(newest)
-    assert torch.equal(tensors["student"]["a"], torch.full((4_000_000,), float(state["step"])))
+    state = newest_after_a_kill(SAVER, tmp_path, first_line=b"1\n", delay_s=delay_s)
     checkpoint.save(tmp_path, state["step"] + 1, TENSORS, {})
     assert not list(tmp_path.glob("*.tmp-*")), "the next save clears what the kill left"
 

@@ -1,12 +1,7 @@
 """Checkpoints beside the loop: one at a time, of the tensors as they were, whole or not there."""
 
 import errno
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +11,7 @@ import torch
 from ssd1b.training import checkpoint
 from ssd1b.training.newest import ReplacedError
 from ssd1b.training.writer import Writer
+from tests.training.killed import newest_after_a_kill
 
 
 class Slow:
@@ -161,25 +157,6 @@ with Writer(keep=2) as writer:
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.02])
 def test_a_kill_while_it_is_written_leaves_the_older_one(tmp_path: Path, delay_s: float) -> None:
-    process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"step-00000001\n"
-        for _ in range(20_000):
-            if list(tmp_path.glob("*.tmp-*/*.safetensors")):
-                break
-            time.sleep(0.0005)
-        time.sleep(delay_s)
-        os.kill(process.pid, signal.SIGKILL)
-    finally:
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-    if delay_s == 0.0:
-        assert list(tmp_path.glob("*.tmp-*")), "the kill must have met a save half done"
-    newest = checkpoint.latest(tmp_path)
-    assert newest is not None
-    found, state = checkpoint.load(newest)
-    assert state["step"] == checkpoint.step_of(newest)
-    assert torch.equal(found["student"]["a"], torch.full((4_000_000,), float(state["step"])))
+    state = newest_after_a_kill(SAVER, tmp_path, first_line=b"step-00000001\n", delay_s=delay_s)
     checkpoint.save(tmp_path, state["step"] + 1, tensors(1), {})
     assert not list(tmp_path.glob("*.tmp-*")), "the next save clears what the kill left"
