@@ -11,21 +11,21 @@ import json
 import sys
 import time
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 Recipes = Mapping[str, Callable[[], Any]]
 Result = Mapping[str, Any]
+REFUSED, PASSING = 2, 75
+"""Exit statuses of a job that did not end well: a message says what to mend; a later start may do it (EX_TEMPFAIL)."""
 
 
 def main(recipes: Recipes, job: Callable[[Any], Result], arguments: list[str] | None = None) -> None:
     """Run one job as a command: parse, call, print one JSON line last."""
-    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").strip())
-    parser.add_argument("recipe", help=f"one of: {', '.join(sorted(recipes))}")
-    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="replace one field of the recipe")
-    options = parser.parse_args(arguments)
+    options = parsed(recipes, arguments)
 
     def named() -> Result:
         config = configure(recipes, options.recipe, options.set)
@@ -35,18 +35,36 @@ def main(recipes: Recipes, job: Callable[[Any], Result], arguments: list[str] | 
     finish(named)
 
 
-def finish(job: Callable[[], Result]) -> None:
-    """Run a job and print its result as one JSON line.
+def read(recipes: Recipes, arguments: list[str] | None = None) -> Any:
+    """Return the config that a command line asks for; ends the process with a message if there is no such."""
+    options = parsed(recipes, arguments)
+    with told():
+        return configure(recipes, options.recipe, options.set)
 
-    What a user can mend (ValueError, OSError) ends with a message and status 2, without a traceback.
-    """
+
+def parsed(recipes: Recipes, arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").strip())
+    parser.add_argument("recipe", help=f"one of: {', '.join(sorted(recipes))}")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="replace one field of the recipe")
+    return parser.parse_args(arguments)
+
+
+def finish(job: Callable[[], Result]) -> None:
+    """Run a job and print its result as one JSON line (see `told` for one that does not end well)."""
     started = time.monotonic()
-    try:
+    with told():
         result = job()
+    print(json.dumps({**result, "seconds": round(time.monotonic() - started, 1)}, default=str), flush=True)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Within it, what a user can mend (ValueError, OSError) ends the process with a message and no traceback."""
+    try:
+        yield
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(2) from error
-    print(json.dumps({**result, "seconds": round(time.monotonic() - started, 1)}, default=str), flush=True)
+        raise SystemExit(PASSING if isinstance(error, ConnectionError) else REFUSED) from error
 
 
 def configure(recipes: Recipes, name: str, settings: Iterable[str]) -> Any:
