@@ -5,7 +5,7 @@ The same seed, data and steps for all; a run that was cut off goes on when the j
 
 from ssd1b.command import main
 from ssd1b.recipes.ablation import RECIPES
-from ssd1b.training.ablation import ablate
+from ssd1b.trials.ablation import ablate
 
 if __name__ == "__main__":
     main(RECIPES, ablate)

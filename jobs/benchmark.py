@@ -4,6 +4,7 @@
 `corpus_scale` instead takes fifteen million rows of metadata from Parquet to the first batch of an epoch.
 `data` instead reads pictures and latents, against other libraries: --set others=/path/to/python.
 `faults` instead kills, drains and grows an elastic run in every way there is, and tells what each cost.
+`curves` instead lays the losses of 1, 2 and 3 workers, and of a run with three failures, over one another.
 `train` instead measures a training step: against plain PyTorch, its own passes, through Ray; and at full size.
 """
 
@@ -18,14 +19,17 @@ from ssd1b.engines.bundle import built
 from ssd1b.home import home
 from ssd1b.models.local import folder_of
 from ssd1b.pruning.full_size import full_size
-from ssd1b.recipes.benchmark import RECIPES, Benchmark, CorpusScale, DataPath, Faults, FullSize, TrainStep
-from ssd1b.training.benchmark import train
-from ssd1b.training.faults import faults
+from ssd1b.recipes.benchmark import RECIPES, Benchmark, CorpusScale, Curves, DataPath, Faults, FullSize, TrainStep
+from ssd1b.trials.benchmark import train
+from ssd1b.trials.curves import curves
+from ssd1b.trials.faults import faults
 
 
-def run(config: Benchmark | FullSize | CorpusScale | DataPath | Faults | TrainStep) -> dict[str, Any]:
+def run(config: Benchmark | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep) -> dict[str, Any]:
     if isinstance(config, TrainStep):
         return {"machine": machine(["ray", "torch"]), **train(config)}
+    if isinstance(config, Curves):
+        return {"machine": machine(["ray", "torch"]), **curves(config)}
     if isinstance(config, Faults):
         return {"machine": machine(["ray", "torch"]), **faults(config)}
     if isinstance(config, DataPath):

@@ -20,8 +20,8 @@ MODEL_FOLDERS = (
 MODEL_FILES = (
     "training/losses.py", "training/taps.py", "training/stages.py", "training/moments.py", "training/checkpoint.py",
     "training/prediction.py", "training/ema.py", "training/switches.py", "training/conditioning.py",
-    "training/pupil.py", "training/validation.py", "training/plain_loop.py", "training/machine.py", "training/cost.py",
-    "training/memory.py", "training/full_size_text.py", "training/random_pipeline.py", "training/gpu_step.py",
+    "training/pupil.py", "training/validation.py", "trials/plain_loop.py", "training/machine.py", "trials/cost.py",
+    "trials/memory.py", "trials/full_size_text.py", "trials/random_pipeline.py", "trials/gpu_step.py",
     "sizes.py", "command.py", "home.py",
 )  # fmt: skip
 

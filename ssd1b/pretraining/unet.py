@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
+from ssd1b.family.start import quiet_start
 from ssd1b.family.table import new_unet
 from ssd1b.pretraining.fit import Metrics, fit
 from ssd1b.pretraining.pictures import Pictures
@@ -63,16 +64,6 @@ def encode_text(towers: TextTowers, captions: list[str]) -> tuple[Tensor, Tensor
     first = towers.first(batch.input_ids, output_hidden_states=True)
     second = towers.second(batch.input_ids, output_hidden_states=True)
     return torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second.text_embeds
-
-
-@torch.no_grad()
-def quiet_start(unet: UNet2DConditionModel) -> UNet2DConditionModel:
-    """Zero the last layer of every residual branch, so that a deep stack starts as the identity (arXiv 2105.05233)."""
-    for name, module in unet.named_modules():
-        if name.endswith((".conv2", ".proj_out")) or name == "conv_out":
-            module.weight.zero_()
-            module.bias.zero_()
-    return unet
 
 
 def alphas_cumprod() -> Tensor:

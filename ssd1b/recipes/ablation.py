@@ -26,7 +26,7 @@ class Ablation:
     """The whole of it; its run is the first part of every variant's name."""
     variants: tuple[Variant, ...] = ("whole", "one_shot", "blocks", "output_only", "from_scratch")
     seeds: tuple[int, ...] = (0,)
-    error_pictures: int = 64
+    error_pictures: int = 48
     """Held-out pictures that every checkpoint's noise estimates are measured on."""
     evaluation: Evaluate
     """How the last students are compared with the teacher."""

@@ -1,7 +1,9 @@
 """Recipes of jobs.benchmark: which teacher and student, at which batch sizes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from ssd1b.recipes.distill import Distillation, ssd1b_nano
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,7 @@ class DataPath:
 
 @dataclass(frozen=True, kw_only=True)
 class Faults:
-    """What is taken from an elastic run on a local cluster of several nodes, in order. See training/faults.py."""
+    """What is taken from an elastic run on a local cluster of several nodes, in order. See trials/faults.py."""
 
     events: tuple[str, ...] = (
         "grow",
@@ -96,15 +98,15 @@ class Faults:
         "spot",
         "grow",
         "sigterm",
+        "controller",
         "driver",
+        "job",
         "head",
     )
     nodes: int = 1
     """Nodes of the cluster when the run begins, and after the cluster was started again; each holds a worker."""
     most_workers: int = 2
     checkpoint_steps: int = 20
-    notice_s: float = 60.0
-    """Until a draining node ends."""
     rows: int = 300
     """Rows of latents, of chance, 128 pixels."""
     steps: int = 20_000
@@ -115,8 +117,22 @@ class Faults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Curves:
+    """One distillation by unlike workers, undisturbed and disturbed. See trials/curves.py."""
+
+    distillation: Distillation
+    """Its workers, run name and logging are set by each run."""
+    workers: tuple[int, ...] = (1, 2, 3)
+    """Runs of so many from end to end; the first is what the others are measured against."""
+    events: tuple[str, ...] = ("worker", "node", "driver")
+    """What is killed on the way in one more run, of up to the most workers (trials/bed.py)."""
+    tolerance: float = 1e-3
+    """How far the losses of two runs may differ in any step, as a share of the loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainStep:
-    """What a training step costs, on this machine and at full size. See training/benchmark.py."""
+    """What a training step costs, on this machine and at full size. See trials/benchmark.py."""
 
     base: str = "nano"
     """Teacher and first student; carved at once to `student`."""
@@ -178,17 +194,29 @@ def faults() -> Faults:
     return Faults()
 
 
+def curves() -> Curves:
+    """Three stages of twenty steps under three teachers, on the latents of `jobs.encode nano`."""
+    whole = ssd1b_nano()
+    return Curves(
+        distillation=replace(
+            whole, run="curves", stages=tuple(replace(stage, steps=20) for stage in whole.stages), global_batch=24,
+            slices=6, checkpoint_steps=5, prompts=(),
+        )
+    )  # fmt: skip
+
+
 def train() -> TrainStep:
     """A step of training beside plain PyTorch, its own passes, Ray's delivery and the full size: about four minutes."""
     return TrainStep()
 
 
-RECIPES: dict[str, Callable[[], Benchmark | FullSize | CorpusScale | DataPath | Faults | TrainStep]] = {
+RECIPES: dict[str, Callable[[], Benchmark | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep]] = {
     "nano": nano,
     "smoke": smoke,
     "full_size": full_size,
     "corpus_scale": corpus_scale,
     "data": data,
     "faults": faults,
+    "curves": curves,
     "train": train,
 }

@@ -1,4 +1,4 @@
-"""Recipes of ssd1b.training.gpu_step: which teacher, which student, at what size."""
+"""Recipes of ssd1b.trials.gpu_step: which teacher, which student, at what size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ssd1b.family.carve import carve, keep_map, parameters
 from ssd1b.family.keep import KeepMap, everything, student_config
+from ssd1b.family.start import quiet_start
 from ssd1b.models.files import load_unet
-from ssd1b.pretraining.unet import quiet_start
 from ssd1b.recipes.distill import Distillation
 from ssd1b.training import checkpoint, ema, switches
 from ssd1b.training.conditioning import Batch

@@ -28,7 +28,8 @@ def optimizer(
         ValueError: 8 bits without a GPU or without the package that does it.
     """
     if kind == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, betas=BETAS, eps=EPSILON, weight_decay=weight_decay)
+        # one kernel over all parameters: by default a CPU takes them one at a time
+        return torch.optim.AdamW(parameters, lr=lr, betas=BETAS, eps=EPSILON, weight_decay=weight_decay, fused=True)
     if find_spec("bitsandbytes") is None:
         raise ValueError("optimizer=adamw_8bit needs the package bitsandbytes: install it, or set optimizer=adamw")
     if device.type != "cuda":

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from ssd1b.family.start import quiet_start
 from ssd1b.family.table import new_unet
 from ssd1b.models.files import low_rank_delta, merge_delta
 from ssd1b.pretraining.pictures import Pictures, read_pictures
 from ssd1b.pretraining.text import new_towers, train_tokenizer
-from ssd1b.pretraining.unet import alphas_cumprod, encode_text, quiet_start
+from ssd1b.pretraining.unet import alphas_cumprod, encode_text
 from ssd1b.pretraining.vae import edge_loss, encode_mean, new_vae, random_crops, standardise
 from ssd1b.recipes.pretrain import Optim, TextTraining, nano
 

@@ -17,7 +17,7 @@ import pytest
 from ssd1b.elastic.feed import DATASET, Delivery, attempts
 from ssd1b.elastic.rows import Latents
 from ssd1b.training import journal, resize
-from ssd1b.training.recovery import steps_lost, twice_and_never
+from ssd1b.trials.recovery import steps_lost, twice_and_never
 from tests.elastic.test_rows import write_ids
 
 STEP_S = 0.2

@@ -8,8 +8,8 @@ from PIL import Image
 
 from ssd1b.recipes.ablation import RECIPES, VARIANTS, Variant, nano, variant
 from ssd1b.training import stages
-from ssd1b.training.ablation import COLUMNS, table
-from ssd1b.training.ablation_plot import Curve, plot
+from ssd1b.trials.ablation import COLUMNS, table
+from ssd1b.trials.ablation_plot import Curve, plot
 
 NAMED = {"run", "registered_name", "prompts", "seed"}
 DIFFERS: dict[Variant, set[str]] = {

@@ -2,7 +2,7 @@
 
 Measured here, on the nano family: our step against plain PyTorch and against the passes that no step can spare, one
 after the other in turns; then a real run through Ray, its rows per second and its wait for data. Estimated, as no GPU
-is asked for: work, hours, dollars and memory of the published recipe at full size. `ssd1b.training.gpu_step` measures
+is asked for: work, hours, dollars and memory of the published recipe at full size. `ssd1b.trials.gpu_step` measures
 that on a machine with a GPU.
 """
 
@@ -19,13 +19,13 @@ from ssd1b.recipes import distill as recipes
 from ssd1b.recipes.benchmark import TrainStep
 from ssd1b.recipes.distill import Distillation, Stage
 from ssd1b.sizes import Size
-from ssd1b.training.cost import StageCost, Work, base_of, published_mfu, stage_costs
-from ssd1b.training.faults import write_latents
-from ssd1b.training.full_size_text import CLIP_L_WEIGHTS, OPEN_CLIP_G_WEIGHTS
 from ssd1b.training.machine import GIB
-from ssd1b.training.memory import fitting_rows, fixed, kept_bytes
-from ssd1b.training.step_contest import BARE, OURS, PLAIN, contest
-from ssd1b.training.throughput import throughput
+from ssd1b.trials.cost import StageCost, Work, base_of, published_mfu, stage_costs
+from ssd1b.trials.faults import write_latents
+from ssd1b.trials.full_size_text import CLIP_L_WEIGHTS, OPEN_CLIP_G_WEIGHTS
+from ssd1b.trials.memory import fitting_rows, fixed, kept_bytes
+from ssd1b.trials.step_contest import BARE, OURS, PLAIN, contest
+from ssd1b.trials.throughput import throughput
 
 PUBLISHED_HOURS = 200.0
 """Of SSD-1B's training on four A100 80 GB (blog.segmind.com, the announcement)."""

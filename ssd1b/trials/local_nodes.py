@@ -18,9 +18,10 @@ STORE_BYTES = 128 * 2**20
 class LocalNodes:
     """A head and worker nodes; every node is a set of processes of its own."""
 
-    def __init__(self, nodes: int) -> None:
-        """Start a head and so many nodes. It must be done in the main thread."""
-        head = {"num_cpus": HEAD_CPUS, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    def __init__(self, nodes: int, port: int = 0) -> None:
+        """Start a head, on a port of choice, and so many nodes. It must be done in the main thread."""
+        head = {"num_cpus": HEAD_CPUS, "object_store_memory": STORE_BYTES, "include_dashboard": False,
+                "gcs_server_port": port}  # fmt: skip
         self.cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self.nodes: list[Any] = []
         for _ in range(nodes):
@@ -35,6 +36,10 @@ class LocalNodes:
         node = self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES)
         self.nodes.append(node)
         return node
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
 
     def kill(self, node: Any) -> None:
         """End all processes of a node with SIGKILL."""
@@ -63,6 +68,10 @@ class LocalNodes:
         """Return the process ids of the actors of a class on a node."""
         raylet = node.all_processes["raylet"][0].process.pid
         return [pid for pid in children(raylet) if name in command(pid)]
+
+    def everywhere(self, name: str) -> list[int]:
+        """Return the process ids of the actors of a class on any node."""
+        return [pid for node in [self.cluster.head_node, *self.nodes] for pid in self.processes_of(node, name)]
 
     def terminate(self, node: Any) -> int:
         """Send SIGTERM to the training workers of a node and return how many there were."""

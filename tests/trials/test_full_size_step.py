@@ -20,11 +20,11 @@ from ssd1b.recipes.benchmark import TrainStep
 from ssd1b.recipes.benchmark import train as train_recipe
 from ssd1b.recipes.gpu_step import GpuStep, small
 from ssd1b.sizes import Size
-from ssd1b.training import benchmark, cost, gpu_step, memory
-from ssd1b.training.full_size_text import CLIP_L_WEIGHTS, OPEN_CLIP_G_WEIGHTS
 from ssd1b.training.losses import terms
 from ssd1b.training.machine import GIB
 from ssd1b.training.taps import Taps, tap_places
+from ssd1b.trials import benchmark, cost, gpu_step, memory
+from ssd1b.trials.full_size_text import CLIP_L_WEIGHTS, OPEN_CLIP_G_WEIGHTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,6 +169,6 @@ def test_random_weights_are_made_of_the_sdxl_line_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_gpu_half_starts_where_ray_and_mlflow_cannot_be() -> None:
     missing = ("ray", "mlflow", "matplotlib", "onnx", "onnxruntime", "openvino", "peft")
-    program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport ssd1b.training.gpu_step"
+    program = f"import sys\nfor name in {missing}: sys.modules[name] = None\nimport ssd1b.trials.gpu_step"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr[-2000:]

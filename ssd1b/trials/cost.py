@@ -18,8 +18,8 @@ from ssd1b.family.measure import measure
 from ssd1b.family.table import FAMILY, teacher_of
 from ssd1b.recipes.distill import Distillation
 from ssd1b.sizes import Size
-from ssd1b.training.full_size_text import CLIP_L, OPEN_CLIP_G
 from ssd1b.training.stages import carved_by
+from ssd1b.trials.full_size_text import CLIP_L, OPEN_CLIP_G
 
 HOUR_S = 3600.0
 Tower: TypeAlias = tuple[type[CLIPTextModel | CLIPTextModelWithProjection], dict[str, Any]]

@@ -25,11 +25,11 @@ from ssd1b.pruning.sensitivity import Ask, error, outputs
 from ssd1b.recipes.ablation import VARIANTS, Ablation, Variant, variant
 from ssd1b.recipes.distill import Distillation
 from ssd1b.training import checkpoint
-from ssd1b.training.ablation_plot import Curve, plot
 from ssd1b.training.pupil import Plan
 from ssd1b.training.report import stage_folder
 from ssd1b.training.stages import carved_before, total_steps
 from ssd1b.training.trainer import distill
+from ssd1b.trials.ablation_plot import Curve, plot
 
 COLUMNS = ("heldout_error", "train_error", "score_kept", "distance_ratio", "parameters")
 

@@ -10,7 +10,7 @@ from ssd1b.elastic.feed import Attempt, note, slots
 from ssd1b.elastic.rows import Latents
 from ssd1b.elastic.slices import Order
 from ssd1b.training import journal
-from ssd1b.training.recovery import Recovery, steps_lost, table, twice_and_never
+from ssd1b.trials.recovery import Recovery, steps_lost, table, twice_and_never
 from tests.training.synthetic import write_latents
 
 SLICES, ROWS = 4, 8

@@ -24,8 +24,8 @@ from ssd1b.models.files import load_pipeline, load_unet
 from ssd1b.recipes.distill import Distillation
 from ssd1b.training import journal
 from ssd1b.training.loop import Rows, Task
-from ssd1b.training.plain_loop import Models, Settings, bare_passes, plain_loop, prepare
-from ssd1b.training.stepwise import Stepwise
+from ssd1b.trials.plain_loop import Models, Settings, bare_passes, plain_loop, prepare
+from ssd1b.trials.stepwise import Stepwise
 
 OURS, PLAIN, BARE = "ours", "plain PyTorch, the same arithmetic", "the passes alone"
 
@@ -89,7 +89,9 @@ class Rivals:
         models = models_of(self.config)
         batch = [prepare(models, rows, settings_of(self.config)) for rows in self.rows(0)]
         stage = self.config.stages[0]
-        optimizer = torch.optim.AdamW(models.student.parameters(), lr=stage.lr, weight_decay=self.config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            models.student.parameters(), lr=stage.lr, weight_decay=self.config.weight_decay, fused=True
+        )
 
         def passes() -> None:
             for inputs, noise_BCHW in batch:

@@ -1,4 +1,4 @@
-"""Training steps at real size on one GPU, with random weights: python -m ssd1b.training.gpu_step full
+"""Training steps at real size on one GPU, with random weights: python -m ssd1b.trials.gpu_step full
 
 It asks for neither Ray nor MLflow, so it runs on a bare machine. It measures, for micro-batches of 1, 2, 4, ... rows
 until one does not fit: rows per second, MFU, the peak of memory, how long the step takes against the passes that none
@@ -29,11 +29,11 @@ from ssd1b.recipes.gpu_step import RECIPES, GpuStep
 from ssd1b.sizes import Size
 from ssd1b.training import losses, pupil
 from ssd1b.training.conditioning import Batch, Conditioning
-from ssd1b.training.cost import Work, text_tflops
 from ssd1b.training.machine import GIB, process_gib
-from ssd1b.training.plain_loop import bare_passes
 from ssd1b.training.pupil import Pupil
-from ssd1b.training.random_pipeline import write_pipeline
+from ssd1b.trials.cost import Work, text_tflops
+from ssd1b.trials.plain_loop import bare_passes
+from ssd1b.trials.random_pipeline import write_pipeline
 
 PEAK_TFLOPS = {"A100": 312.0, "H100": 989.0, "H200": 989.0}
 """Of bfloat16 multiplications, dense, by a word of the GPU's name (NVIDIA's data sheets, SXM)."""

@@ -12,12 +12,12 @@ import torch
 from ssd1b.corpus.contest import Turn
 from ssd1b.elastic.rows import Latents
 from ssd1b.recipes.benchmark import train as train_recipe
-from ssd1b.training import benchmark, step_contest
-from ssd1b.training.faults import write_latents
 from ssd1b.training.machine import Machine, Waited
-from ssd1b.training.step_contest import BARE, OURS, PLAIN, Rivals, standing
-from ssd1b.training.stepwise import Stepwise
-from ssd1b.training.throughput import summary, throughput
+from ssd1b.trials import benchmark, step_contest
+from ssd1b.trials.faults import write_latents
+from ssd1b.trials.step_contest import BARE, OURS, PLAIN, Rivals, standing
+from ssd1b.trials.stepwise import Stepwise
+from ssd1b.trials.throughput import summary, throughput
 
 ROOT = Path(__file__).parents[2]
 SMALL = dataclasses.replace(train_recipe(), global_batch=4, slices=2, rounds=1, workers=())
@@ -158,6 +158,6 @@ def test_a_run_through_ray_tells_its_rate_and_its_wait(latents: Latents, tmp_pat
 
 
 def test_the_tutorial_uses_nothing_of_ours() -> None:
-    text = (ROOT / "ssd1b" / "training" / "plain_loop.py").read_text()
+    text = (ROOT / "ssd1b" / "trials" / "plain_loop.py").read_text()
     assert "import" in text
     assert "ssd1b." not in text.partition("import re")[2]

@@ -14,7 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from ssd1b.models.sources import NANO
 from ssd1b.pruning.full_size import random_unet
-from ssd1b.training.full_size_text import CLIP_L, OPEN_CLIP_G
+from ssd1b.trials.full_size_text import CLIP_L, OPEN_CLIP_G
 
 TOWERS: dict[str, tuple[type[CLIPTextModel | CLIPTextModelWithProjection], dict[str, Any]]] = {
     "text_encoder": (CLIPTextModel, CLIP_L),
