@@ -63,8 +63,12 @@ class Batch:
 class Conditioning:
     """Text towers and noise schedule of the base model, on the worker's device."""
 
-    def __init__(self, base: str, device: torch.device) -> None:
-        """Raises ValueError if the base predicts neither noise nor velocity, or has no DDPM's noise schedule."""
+    def __init__(self, base: str, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+        """Fetch them; dtype is what the text towers compute in, all else is float32.
+
+        Raises:
+            ValueError: the base predicts neither noise nor velocity, or has no DDPM's noise schedule.
+        """
         pipeline = load_pipeline(base, unet=None, vae=None)
         self.prompts = Prompts.of(pipeline)
         scheduler = pipeline.scheduler
@@ -77,7 +81,7 @@ class Conditioning:
         self.timesteps = len(self.alphas_cumprod)
         self.device = device
         for tower in self.prompts.towers:
-            tower.requires_grad_(False).to(device)
+            tower.requires_grad_(False).to(device, dtype)
 
     def batch(
         self,
@@ -126,7 +130,8 @@ class Conditioning:
     def encode(self, captions: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Return (text_BTD, pooled_BE); None is no caption. Captions that are too long are cut, brackets are text."""
         ids = self.prompts.first_window([caption or "" for caption in captions])
-        text_BTD, pooled_BE = hidden_and_pooled(self.prompts.towers, [self.sent(ids_BW) for ids_BW in ids])
+        both = hidden_and_pooled(self.prompts.towers, [self.sent(ids_BW) for ids_BW in ids])
+        text_BTD, pooled_BE = (each.float() for each in both)
         if len(self.prompts.towers) == 1:
             return text_BTD, pooled_BE
         kept_B = self.sent(torch.tensor([caption is not None for caption in captions]))

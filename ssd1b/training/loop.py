@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from ssd1b.corpus.latents import folder_of
 from ssd1b.elastic.feed import Attempt, attempts
 from ssd1b.elastic.slices import slot_of, slots_per_step
-from ssd1b.training import journal, losses, notice, pupil
+from ssd1b.training import journal, losses, notice, pupil, switches
 from ssd1b.training.conditioning import Conditioning
 from ssd1b.training.laps import Laps
 from ssd1b.training.machine import Machine, Waited
@@ -82,7 +82,7 @@ def distill(task: Task, worker: Worker, slices: Iterator[Rows]) -> None:
     turns = slots_per_step(task.order.slices, world) // world
     together = Together(world, worker.device)
 
-    conditioning = Conditioning(config.base, worker.device)
+    conditioning = Conditioning(config.base, worker.device, switches.dtype(config.precision))
     student = pupil.start(config, root, first, worker.device)
     student.module = worker.wrap(student.student)
     validation = None

@@ -59,7 +59,7 @@ class Pupil:
         """
         self.index, self.plan, self.config, self.device, self.updates = index, plan, config, device, updates
         self.stage, self.kept = config.stages[index], plan.while_in(config, index)
-        self.dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self.dtype = switches.dtype(config.precision)
         self.student = student.to(device).train()
         self.teacher_kind = check_teacher(self.stage.teacher, config.base)
         teacher = load_unet(self.stage.teacher, self.dtype)

@@ -14,6 +14,11 @@ COMPILER = "inductor"
 """torch.compile's backend."""
 
 
+def dtype(precision: Literal["fp32", "bf16"]) -> torch.dtype:
+    """Return what the passes compute in. The student's weights and all sums of losses are float32 either way."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 def optimizer(
     kind: Literal["adamw", "adamw_8bit"],
     parameters: Iterable[nn.Parameter],

@@ -27,7 +27,7 @@ from ssd1b.family.table import member
 from ssd1b.recipes.distill import Distillation, Stage
 from ssd1b.recipes.gpu_step import RECIPES, GpuStep
 from ssd1b.sizes import Size
-from ssd1b.training import losses, pupil
+from ssd1b.training import losses, pupil, switches
 from ssd1b.training.conditioning import Batch, Conditioning
 from ssd1b.training.machine import GIB, process_gib
 from ssd1b.training.pupil import Pupil
@@ -128,7 +128,7 @@ def begun(config: GpuStep, device: torch.device) -> Trainer:
             activation_checkpointing=config.activation_checkpointing, compiled=config.compiled, seed=config.seed,
         )  # fmt: skip
         show(f"random weights written, {process_gib():.1f} GiB held")
-        return Trainer(recipe, Conditioning(source, device), pupil.start(recipe, Path(scratch), 0, device))
+        return Trainer(recipe, Conditioning(source, device, switches.dtype(config.precision)), pupil.start(recipe, Path(scratch), 0, device))
 
 
 def work_of_row(trainer: Trainer, config: GpuStep, size: Size) -> Work:

@@ -68,6 +68,18 @@ def test_rows_become_what_diffusers_would_make_of_them(xl: Conditioning) -> None
     assert batch.kind == "epsilon"
 
 
+def test_text_towers_in_half_precision_say_nearly_the_same_and_the_rest_exactly(xl: Conditioning) -> None:
+    half = Conditioning("nano", CPU, torch.bfloat16)
+    assert {parameter.dtype for tower in half.prompts.towers for parameter in tower.parameters()} == {torch.bfloat16}
+    ours, theirs = half.batch(rows(IDS), seed=5), xl.batch(rows(IDS), seed=5)
+    for name in ("text_BTD", "pooled_BE"):
+        one, other = getattr(ours, name), getattr(theirs, name)
+        assert one.dtype == torch.float32
+        assert 0 < (one - other).abs().max() < 0.05 * other.abs().max()
+    for name in ("noisy_BCHW", "target_BCHW", "timestep_B", "time_ids_B6"):
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
+
+
 def test_micro_conditioning_is_in_the_order_of_diffusers(xl: Conditioning) -> None:
     pipeline = load_pipeline("nano")
     expected = pipeline._get_add_time_ids(
