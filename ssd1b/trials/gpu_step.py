@@ -128,7 +128,8 @@ def begun(config: GpuStep, device: torch.device) -> Trainer:
             activation_checkpointing=config.activation_checkpointing, compiled=config.compiled, seed=config.seed,
         )  # fmt: skip
         show(f"random weights written, {process_gib():.1f} GiB held")
-        return Trainer(recipe, Conditioning(source, device, switches.dtype(config.precision)), pupil.start(recipe, Path(scratch), 0, device))
+        conditioning = Conditioning(source, device, switches.dtype(config.precision))
+        return Trainer(recipe, conditioning, pupil.start(recipe, Path(scratch), 0, device))
 
 
 def work_of_row(trainer: Trainer, config: GpuStep, size: Size) -> Work:
