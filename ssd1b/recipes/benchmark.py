@@ -126,8 +126,8 @@ class Curves:
     """Runs of so many from end to end; the first is what the others are measured against."""
     events: tuple[str, ...] = ("worker", "node", "driver")
     """What is killed on the way in one more run, of up to the most workers (trials/bed.py)."""
-    tolerance: float = 1e-3
-    """How far the losses of two runs may differ in any step, as a share of the loss."""
+    tolerance: float = 1e-12
+    """How far losses of a step and last weights of two runs may be apart, as a share: float64 sums of what is told."""
 
 
 @dataclass(frozen=True, kw_only=True)

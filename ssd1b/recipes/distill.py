@@ -120,6 +120,9 @@ class Distillation:
     """Activations are computed again in the backward pass instead of kept: less memory, a longer step."""
     compiled: bool = False
     """The student is compiled by torch.compile: minutes for each new shape, then shorter steps."""
+    gradients: Literal["in_order", "reduced"] = "in_order"
+    """How the workers' gradients are summed (training/gradients.py): in the order of the slices, so that any number of
+    workers gives the same bits, or by PyTorch's data parallelism, which sends less and hides what it sends."""
     teacher_device: Literal["same", "next", "cpu"] = "same"
     """Where the teacher lies: with its student, on the GPU after it (gpus_per_worker=2), or on the CPU."""
     checkpoint_steps: int = 50
@@ -201,6 +204,7 @@ def a100(stages: tuple[Stage, ...], *, run: str, base: str, latents: str, studen
         threads_per_worker=8,
         read_cpus=1,
         precision="bf16",  # the cards say fp16; bf16 has float32's range, so no loss has to be scaled
+        gradients="reduced",  # a GPU's kernels add in an order of their own anyway
         checkpoint_steps=500,
         keep_checkpoints=3,
         log_steps=50,

@@ -4,7 +4,7 @@
         on entering a stage: carve the student, fetch the teacher, begin a new optimizer
         for each slice this worker is dealt: teacher and student look at the same noisy latents;
             add the gradient of (the sum of the rows' losses) / global batch
-        sum the gradients over the workers, clip, step
+        sum the gradients in the order of the slices (gradients.py), clip, step
         every so often: the loss of held-out rows; a checkpoint, written beside the loop
         at the end of a stage: keep its student, draw its pictures
         if any worker was asked to leave: all keep a checkpoint of this step, and leave
@@ -14,7 +14,6 @@ newest checkpoint with any number of workers. Where it is told beforehand, nothi
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from ssd1b.elastic.feed import Attempt, attempts
 from ssd1b.elastic.slices import slot_of, slots_per_step
 from ssd1b.training import journal, losses, notice, pupil, switches
 from ssd1b.training.conditioning import Conditioning
+from ssd1b.training.gradients import summed
 from ssd1b.training.laps import Laps
 from ssd1b.training.machine import Machine, Waited
 from ssd1b.training.newest import ReplacedError
@@ -84,7 +84,7 @@ def distill(task: Task, worker: Worker, slices: Iterator[Rows]) -> None:
 
     conditioning = Conditioning(config.base, worker.device, switches.dtype(config.precision))
     student = pupil.start(config, root, first, worker.device)
-    student.module = worker.wrap(student.student)
+    gradients = summed(config.gradients, student, world, worker.wrap)
     validation = None
     if config.validate_rows:
         batches = held_out(folder_of(config.latents), config.validate_rows)
@@ -96,9 +96,9 @@ def distill(task: Task, worker: Worker, slices: Iterator[Rows]) -> None:
             here = place(config.stages, step)
             if here.stage is not student.stage:
                 student = student.following()
-                student.module = worker.wrap(student.student)
+                gradients = summed(config.gradients, student, world, worker.wrap)
 
-            summed: dict[str, Tensor] = {}
+            terms: dict[str, Tensor] = {}
             for turn in range(turns):
                 rows = next(slices)
                 if step == first and turn == 0:
@@ -110,18 +110,18 @@ def distill(task: Task, worker: Worker, slices: Iterator[Rows]) -> None:
                     rows, seed=config.seed, drop_share=config.drop_share, mirror_share=config.mirror_share,
                     noise_offset=config.noise_offset,
                 )  # fmt: skip
-                with student.unsynced() if turn + 1 < turns else nullcontext():
+                with gradients.slice(last=turn + 1 == turns):
                     errors_B = student.errors(batch, conditioning.alphas_cumprod)
                     errors_B["loss"] = losses.total(errors_B, here.stage.weights)
                     parts = {
                         name: losses.over_batch(error_B, batch.real_B, config.global_batch)
                         for name, error_B in errors_B.items()
                     }
-                    # the data-parallel wrapper divides by the world size
-                    (parts["loss"] * world).backward()  # type: ignore[no-untyped-call]
+                    (parts["loss"] * gradients.scale).backward()  # type: ignore[no-untyped-call]
                 for name, part in parts.items():
-                    summed[name] = summed.get(name, torch.zeros_like(part)) + part.detach()
-            sums, why = together.sum(summed, worker.told())
+                    told = part.detach().double()
+                    terms[name] = terms[name] + told if name in terms else told
+            sums, why = together.sum(terms, worker.told())
             lr = lr_at(here.stage, here.step)
             norm = student.update(lr)
             seen = {}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,6 @@ class Pupil:
     def autocast(self, device: torch.device | None = None) -> AbstractContextManager[Any]:
         """Within it, passes are in the recipe's precision; device is where, the student's by default."""
         return torch.autocast((device or self.device).type, self.dtype, enabled=self.dtype != torch.float32)
-
-    def unsynced(self) -> AbstractContextManager[Any]:
-        """Within it, gradients are accumulated without a reduction over the workers."""
-        wrapped = isinstance(self.module, nn.parallel.DistributedDataParallel)
-        return self.module.no_sync() if wrapped else nullcontext()  # type: ignore[operator]
 
     def update(self, lr: float) -> Tensor:
         """Take one optimizer step with the gradients there are, and return their norm before clipping.

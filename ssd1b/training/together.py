@@ -19,18 +19,20 @@ class Together:
     def __init__(self, world_size: int, device: torch.device) -> None:
         self.world_size, self.device = world_size, device
         self.later = device.type == "cuda"
-        self.asked = torch.zeros(len(KINDS), pin_memory=self.later)
+        self.asked = torch.zeros(len(KINDS), dtype=torch.float64, pin_memory=self.later)
         """How many workers were asked to leave, by kind, on the host."""
         self.arrived: torch.cuda.Event | None = None
 
     def sum(self, parts: Mapping[str, Tensor], notice: Notice | None) -> tuple[dict[str, Tensor], Kind | None]:
         """Return the parts summed over all workers, on the device, and why all of them leave after this step, or None.
 
+        The sums are made in float64, so that what is told of a step hardly depends on who has made which part of it.
+
         What one worker is told is acted on in the same step on a CPU, in the next on a GPU.
         """
         before = self.why() if self.later else None
-        own = torch.tensor([float(notice is not None and notice.kind == kind) for kind in KINDS])
-        values = torch.cat([torch.stack([part.float() for part in parts.values()]), own.to(self.device)])
+        own = torch.tensor([float(notice is not None and notice.kind == kind) for kind in KINDS], dtype=torch.float64)
+        values = torch.cat([torch.stack([part.double() for part in parts.values()]), own.to(self.device)])
         if self.world_size > 1:
             torch.distributed.all_reduce(values)
         self.asked.copy_(values[len(parts) :], non_blocking=True)

@@ -217,7 +217,8 @@ MAY_CHANGE = (
 """Fields that change neither the order nor the mathematics of a run."""
 FREE = ("activation_checkpointing", "compiled", "teacher_device", "spot_notices")
 """More of them, which recipes did not always have."""
-ADDED = ("features", "normalise", "from_scratch", "noise_offset", "ema_decay", "validate_rows", "optimizer")
+ADDED = ("features", "normalise", "from_scratch", "noise_offset", "ema_decay", "validate_rows", "optimizer",
+         "gradients")  # fmt: skip
 """Fields that recipes did not always have: a run whose recipe leaves them alone is the run that it was before."""
 
 

@@ -36,7 +36,7 @@ def curves(config: Curves) -> dict[str, Any]:
     """Run what a recipe describes, lay its curves over one another, print a table and keep a picture.
 
     Raises:
-        ValueError: no such event, or losses that differ by more than the recipe's tolerance.
+        ValueError: no such event, or losses or weights that differ by more than the recipe's tolerance.
         RuntimeError: a run did not come to its end.
     """
     if unknown := [name for name in config.events if name not in EVENTS]:
@@ -55,10 +55,10 @@ def curves(config: Curves) -> dict[str, Any]:
         [{"run": name, **{key: shown(run[key]) for key in figures if key in run}} for name, run in runs.items()]
     ):
         show(line)
-    worst = max(run["largest_difference"] for run in runs.values())
+    worst = max(max(run["largest_difference"], run["weights_differ"]) for run in runs.values())
     unlike = sum(run["samples unlike"] for run in runs.values())
     if worst > config.tolerance or unlike:
-        raise ValueError(f"the runs are not one run: losses differ by up to {worst:.2g} of themselves, {unlike} "
+        raise ValueError(f"the runs are not one run: losses or weights differ by up to {worst:.2g} of themselves, {unlike} "
                          f"samples are in other steps; {config.tolerance:.2g} and 0 are allowed")  # fmt: skip
     return {"steps": len(losses[first]), "tolerance": config.tolerance, "largest_difference": worst,
             "picture": str(folder / "curves.png"), "runs": runs}  # fmt: skip
@@ -156,7 +156,7 @@ def plot(losses: dict[str, list[float]], path: Path) -> None:
     above.set_yscale("log")
     above.set_ylabel("loss")
     above.legend(frameon=False)
-    below.set_yscale("symlog", linthresh=1e-8)
+    below.set_yscale("symlog", linthresh=1e-16)
     below.set_ylim(bottom=0)
     below.set_ylabel(f"difference from {first},\nas a share of the loss")
     below.set_xlabel("optimizer steps")
