@@ -58,8 +58,10 @@ def curves(config: Curves) -> dict[str, Any]:
     worst = max(max(run["largest_difference"], run["weights_differ"]) for run in runs.values())
     unlike = sum(run["samples unlike"] for run in runs.values())
     if worst > config.tolerance or unlike:
-        raise ValueError(f"the runs are not one run: losses or weights differ by up to {worst:.2g} of themselves, {unlike} "
-                         f"samples are in other steps; {config.tolerance:.2g} and 0 are allowed")  # fmt: skip
+        raise ValueError(
+            f"the runs are not one run: losses or weights differ by up to {worst:.2g} of themselves, {unlike} samples "
+            f"are in other steps; {config.tolerance:.2g} and 0 are allowed"
+        )
     return {"steps": len(losses[first]), "tolerance": config.tolerance, "largest_difference": worst,
             "picture": str(folder / "curves.png"), "runs": runs}  # fmt: skip
 
