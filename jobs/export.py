@@ -1,5 +1,6 @@
 """Export a model as an engine bundle, check it, time it, register it: python -m jobs.export nano."""
 
+from functools import partial
 from typing import Any
 
 from ssd1b import tracking
@@ -16,13 +17,19 @@ def run(config: Export) -> dict[str, Any]:
     folder = tracking.download(version.uri) if version else folder_of(config.model)
     root = home() / "bundles"
     base = version.uri if version else config.model
-    held = {"slots": config.slots, "rank": config.rank}
-    made = built(folder, root, name=config.name, base=base, **held)
+    as_asked = partial(
+        built, root=root, slots=config.slots, rank=config.rank, precision=config.precision,
+        convolutions=config.convolutions,
+    )  # fmt: skip
+    made = as_asked(folder, name=config.name, base=base)
+    if config.tensorrt:
+        from ssd1b.engines.tensorrt.bundled import add_plans
+
+        add_plans(made.folder, home() / "plans", config.tensorrt, made.sizes)
     bundle = Bundle.load(made.folder, config.backend)
     show(f"bundle {bundle.folder}: {len(bundle.manifest['files'])} files, {bundle.size_bytes / 2**20:.1f} MiB")
     teacher = Bundle.load(
-        built(folder_of(config.teacher), root, name="teacher", base=config.teacher, **held).folder,
-        config.backend,
+        as_asked(folder_of(config.teacher), name="teacher", base=config.teacher).folder, config.backend
     )
     registered = {found.name: found for found in reversed(tracking.versions({"kind": "lora", "base": config.name}))}
     adapters = {found.tags["lora"]: tracking.download(found.uri) for found in registered.values()}

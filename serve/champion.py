@@ -17,26 +17,25 @@ from numpy.typing import NDArray
 
 from serve.request import GenerationRequest, Offer
 from ssd1b import tracking
-from ssd1b.adapters import formats
 from ssd1b.engines.bundle import Bundle
-from ssd1b.models.files import unet_config
 from ssd1b.sampling.denoise import Request, Row, advance, start
+from ssd1b.sampling.schedule import Schedule
 from ssd1b.sampling.tables import SAMPLERS
 from ssd1b.sampling.weights import parse
-from ssd1b.sizes import NANO_BUCKETS, SDXL_BUCKETS, Size
+from ssd1b.sizes import Size
 
 logger = logging.getLogger("ray.serve")
 
 ALIAS = "champion"
-VAE_FACTOR = 8
-"""Pixels to a latent position, each way."""
 
 
 class Champion:
     """A painter (serve/painter.py) over an engine bundle."""
 
     def __init__(self, bundle: Bundle, model: str, version: str) -> None:
+        self._bundle = bundle
         self._prompts, self._decode, self._engine = bundle.prompts, bundle.decode, bundle.engine()
+        self._schedule = Schedule.read(bundle.folder)
         # Tokenizers refuse two threads at once, and so may a decoder; the engine has a lock of its own.
         self._reading, self._decoding = threading.Lock(), threading.Lock()
         self.slots = self._engine.slots
@@ -44,7 +43,7 @@ class Champion:
             model=model,
             version=version,
             created=int(time.time()),
-            sizes=sizes_of(bundle),
+            sizes=bundle.sizes,
             samplers=tuple(SAMPLERS),
             prompt_tokens=bundle.prompt_tokens,
         )
@@ -54,6 +53,7 @@ class Champion:
             return self._prompts.count(parse(text))
 
     def begin(self, request: GenerationRequest, size: Size, slot: int) -> list[Row]:
+        scale = request.lora.scale if request.lora else 1.0
         rows = [
             Request(
                 prompt=request.prompt,
@@ -65,15 +65,18 @@ class Champion:
                 sampler=request.sampler,
                 size=size,
                 slot=slot,
-                scale=request.lora.scale if request.lora else 1.0,
+                scale=scale,
             )
             for seed in request.seeds
         ]
         with self._reading:
-            return start(self._prompts, rows)
+            return start(self._prompts.wearing(slot, scale), rows, schedule=self._schedule, device=self._engine.device)
 
     def group(self, row: Row) -> Hashable:
         return row.group
+
+    def calls(self, row: Row) -> int:
+        return len(row.table) - row.step
 
     def advance(self, rows: Sequence[Row]) -> None:
         advance(self._engine, rows)
@@ -84,9 +87,10 @@ class Champion:
         return list(pictures_BHW3.numpy())
 
     def load_adapter(self, slot: int, folder: Path) -> None:
-        adapter, report = formats.read(folder, self._engine.layout.shapes, folder.parent.name)
+        adapter, report = self._bundle.read_adapter(folder, self._engine, folder.parent.name)
         logger.log(logging.WARNING if report.dropped else logging.INFO, "adapter %s: %s", adapter.name, report)
         self._engine.load_adapter(slot, adapter)
+        self._bundle.text.load_adapter(slot, adapter)
 
 
 class Registry:
@@ -133,13 +137,3 @@ def open_champion(model: str, backend: str = "auto") -> tuple[Champion, Registry
     champion = Champion(bundle, model, version.version)
     logger.info("serving %s (%s) on %s", version.uri, uri or "no bundle", bundle.backend)
     return champion, Registry(model)
-
-
-def sizes_of(bundle: Bundle) -> tuple[Size, ...]:
-    """Return the sizes that may be asked for: those of an exported graph, else the buckets the model was trained at."""
-    if "size" in bundle.manifest and bundle.backend != "torch":
-        return (Size.parse(bundle.manifest["size"]),)
-    side = unet_config(bundle.folder)["sample_size"] * VAE_FACTOR
-    return next(
-        (buckets for buckets in (NANO_BUCKETS, SDXL_BUCKETS) if Size(side, side) in buckets), (Size(side, side),)
-    )

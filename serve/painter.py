@@ -1,4 +1,4 @@
-"""What a replica needs of a model: six verbs. The real one stands in serve/champion.py; tests bring a small one."""
+"""What a replica needs of a model: seven verbs. The real one stands in serve/champion.py; tests bring a small one."""
 
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -31,10 +31,17 @@ class Painter(Protocol, Generic[Row]):
         """
 
     def begin(self, request: GenerationRequest, size: Size, slot: int) -> list[Row]:
-        """Encode the prompts and return one row per picture, at its first noise."""
+        """Encode the prompts and return one row per picture, at its first noise.
+
+        Raises:
+            ValueError: what the sampler cannot do, in words for the caller.
+        """
 
     def group(self, row: Row) -> Hashable:
         """Return what rows must be equal in to make a step together."""
+
+    def calls(self, row: Row) -> int:
+        """Return how often the row must still be advanced: some samplers call the model twice a step."""
 
     def advance(self, rows: Sequence[Row]) -> None:
         """Take the rows, which are of one group, one denoising step further, in place."""

@@ -44,8 +44,11 @@ class Replica:
         negative = await asyncio.to_thread(self._count, "negative_prompt", request.negative_prompt)
         size = painter.offer.admit(request, prompt, negative)
         async with self._bank.slot(request.lora.name if request.lora else None) as slot:
-            rows = await asyncio.to_thread(painter.begin, request, size, slot)
-            promises = [self._stepper.add(row, painter.group(row), request.steps) for row in rows]
+            try:
+                rows = await asyncio.to_thread(painter.begin, request, size, slot)
+            except ValueError as error:
+                raise RequestError(str(error), code="invalid_value") from error
+            promises = [self._stepper.add(row, painter.group(row), painter.calls(row)) for row in rows]
             try:
                 rows = await asyncio.gather(*map(asyncio.wrap_future, promises))
             finally:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ssd1b.adapters.adapter import Adapter
+from ssd1b.adapters.adapter import Adapter, Layers
+from ssd1b.engines.bank import Layout
 from ssd1b.engines.bundle import Bundle
 from ssd1b.engines.engine import Engine
 from ssd1b.engines.graph import example_rows
@@ -52,17 +53,21 @@ def adapter_difference(engine: Engine, reference: TorchEngine, adapter: Adapter,
     }
 
 
-def random_adapter(engine: Engine, rank: int = 2, size: float = 0.2) -> Adapter:
+def random_adapter(engine: Engine, rank: int = 2, size: float = 0.2, seed: int = 0) -> Adapter:
     """Return an adapter that changes every layer, to prove the side paths where no trained one is at hand."""
-    generator = torch.Generator().manual_seed(0)
-    layers = {
+    return Adapter("random", random_layers(engine.layout, rank, size, seed))
+
+
+def random_layers(layout: Layout, rank: int, size: float, seed: int = 0) -> Layers:
+    """Return A and B of noise for every layer of a layout; A keeps the size of what it reads, B gives it this one."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
         path: (
-            torch.randn(inside, rank, generator=generator) * inside**-0.5,
-            torch.randn(rank, outside, generator=generator) * size,
+            torch.randn(shape.fan_in, rank, generator=generator) * shape.fan_in**-0.5,
+            torch.randn(rank, shape.outside, generator=generator) * size,
         )
-        for path, (inside, outside) in engine.layout.shapes.items()
+        for path, shape in layout.shapes.items()
     }
-    return Adapter("random", layers)
 
 
 def worst(ours: Tensor, theirs: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ssd1b.adapters.adapter import Adapter
@@ -11,10 +12,16 @@ from ssd1b.engines.bank import Layout
 
 
 class Engine(Protocol):
-    """A UNet that is ready to run. All tensors are on the CPU, float32 unless said otherwise."""
+    """A UNet that is ready to run.
+
+    Rows come and go on `device`, float32 unless said otherwise; sizes are any multiples of 8 pixels and may differ from
+    call to call. A call on a GPU returns before the GPU is done and waits for nothing.
+    """
 
     name: str
     """Backend, and precision where the backend chooses it: "torch", "openvino bf16"."""
+    device: torch.device
+    """Where row tensors lie."""
     slots: int
     """Slots of the LoRA bank, slot 0 (no adapter) included."""
     rank: int

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ssd1b.adapters.formats import read
 from ssd1b.command import show
 from ssd1b.engines.bundle import Bundle
 from ssd1b.engines.checks import adapter_difference, medians_ms, picture_difference, random_adapter
@@ -27,7 +26,7 @@ def check(bundle: Bundle, adapters: Mapping[str, Path], steps: int) -> dict[str,
     refused = {}
     for name, path in adapters.items():
         try:
-            adapter, report = read(path, engine.layout.shapes, name)
+            adapter, report = bundle.read_adapter(path, engine, name)
             proofs[name] = adapter_difference(engine, reference, adapter, tokens)
             show(f"adapter {name}: {report}")
         except ValueError as error:

@@ -18,10 +18,13 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, unet: UNet2DConditionModel, *, slots: int = 9, rank: int = 8) -> None:
-        self.unet, self.slots, self.rank = unet, slots, rank
-        self.layout = layout_of(unet)
-        self.bank = Bank(self.layout, slots, rank)
+    def __init__(
+        self, unet: UNet2DConditionModel, *, slots: int = 9, rank: int = 8, convolutions: bool = False
+    ) -> None:
+        """Take a UNet, and room for adapters beside it; convolutions makes room for those of its convolutions too."""
+        self.unet, self.slots, self.rank, self.device = unet, slots, rank, unet.device
+        self.layout = layout_of(unet, convolutions)
+        self.bank = Bank(self.layout, slots, rank, unet.device, unet.dtype)
         self.lock = threading.Lock()
 
     @torch.no_grad()
@@ -36,18 +39,18 @@ class TorchEngine:
         scale_B: Tensor,
     ) -> Tensor:
         """Return the predicted noise_BCHW (see `Engine`)."""
-        device, dtype = self.unet.device, self.unet.dtype
-        timestep_B, time_ids_B6 = timestep_B.to(device), time_ids_B6.to(device)  # too large for 16-bit floats
-        latents_BCHW, text_BTD, pooled_BE = (x.to(device, dtype) for x in (latents_BCHW, text_BTD, pooled_BE))
-        conditions = (latents_BCHW, timestep_B, text_BTD, pooled_BE, time_ids_B6)
+        rows = (latents_BCHW, timestep_B, text_BTD, pooled_BE, time_ids_B6, slot_B, scale_B)
+        conditions = [row.to(self.device) for row in rows[:5]]
         with self.lock:
-            if not slot_B.any():
-                return call(self.unet, *conditions).float().cpu()
-            bank = [torch.from_numpy(array).to(device, dtype) for array in self.bank.arrays]
-            with adapted(self.unet, self.layout, slot_B.to(device), scale_B.to(device, dtype), bank):
-                return call(self.unet, *conditions).float().cpu()
+            if not self.bank.needed(slot_B):
+                return call(self.unet, *conditions).float()
+            slot_B, scale_B = slot_B.to(self.device), scale_B.to(self.device)
+            with adapted(self.unet, self.layout, slot_B, scale_B, self.bank.arrays):
+                return call(self.unet, *conditions).float()
 
     def load_adapter(self, slot: int, adapter: Adapter | None) -> None:
         """Put an adapter into a slot (see `Engine`)."""
+        layers, name = (adapter.layers, adapter.name) if adapter is not None else (None, "")
+        staged = self.bank.stage(slot, layers, name)
         with self.lock:
-            self.bank.put(slot, adapter)
+            self.bank.write(slot, staged)

@@ -23,7 +23,8 @@ from ssd1b.home import home
 from ssd1b.pretraining.pictures import read_pictures
 from ssd1b.pruning.sensitivity import Ask
 from ssd1b.recipes.pretrain import BASE_STYLES, CONCEPTS
-from ssd1b.sampling.prompts import Prompts, hidden_and_pooled
+from ssd1b.sampling.prompts import Prompts
+from ssd1b.sampling.text import hidden_and_pooled
 from ssd1b.sampling.vae import Vae
 from ssd1b.sizes import Size, time_ids
 

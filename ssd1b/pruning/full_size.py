@@ -16,12 +16,12 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ssd1b.command import show
-from ssd1b.engines.benchmark import machine
 from ssd1b.family.carve import carve, keep_map, parameters
 from ssd1b.family.keep import KeepMap
 from ssd1b.family.measure import example, measure
 from ssd1b.family.table import FAMILY, member
 from ssd1b.models.files import load_unet
+from ssd1b.provenance import machine
 from ssd1b.recipes.benchmark import FullSize
 from ssd1b.sizes import Size
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,13 @@ class Export:
     """Slots of the LoRA bank, the empty slot 0 included."""
     rank: int = 8
     """The greatest adapter rank that a slot holds."""
+    precision: Literal["f32", "f16"] = "f32"
+    """Of the graphs' weights. f16 is for GPUs: TensorRT runs what the graph says."""
+    convolutions: bool = False
+    """Adapters may change the UNet's convolutions too, which costs a little where none does."""
+    tensorrt: tuple[str, ...] = ()
+    """GPU architectures whose TensorRT plans go into the bundle: ["sm80"] is an A100, built without one by
+    TensorRT-RTX. Where a server's GPU has none, its cluster builds them once."""
     check_steps: int = 8
     """Denoising steps of the picture that is compared with torch's."""
     batch: int = 4

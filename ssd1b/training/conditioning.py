@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ssd1b.elastic.randomness import draw
 from ssd1b.models.files import load_pipeline
-from ssd1b.sampling.prompts import Prompts, hidden_and_pooled
+from ssd1b.sampling.prompts import Prompts
+from ssd1b.sampling.text import hidden_and_pooled
 from ssd1b.training.prediction import Kind, kind_of, noised, target
 
 # B batch rows, C latent channels, H latent height, W latent width, T text tokens, D text width, E pooled width (0 in

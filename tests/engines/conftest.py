@@ -1,4 +1,4 @@
-"""A pipeline with the nano text towers and VAE and a UNet of one transformer block a layer, and its bundle."""
+"""A pipeline with the nano text towers and VAE and a UNet of one transformer block a layer, and its bundles."""
 
 import shutil
 from pathlib import Path
@@ -28,3 +28,15 @@ def tiny_model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_model) -> Bundle:
     return build(tiny_model, tiny_model.parent / "bundle", name="tiny", base="tiny", slots=4, rank=4)
+
+
+@pytest.fixture(scope="session")
+def conv_bundle(tiny_model) -> Bundle:
+    """With a bank for convolutions."""
+    return build(tiny_model, tiny_model.parent / "conv", name="conv", base="tiny", slots=4, rank=4, convolutions=True)
+
+
+@pytest.fixture(scope="session")
+def half_bundle(tiny_model) -> Bundle:
+    """In float16."""
+    return build(tiny_model, tiny_model.parent / "half", name="half", base="tiny", slots=4, rank=4, precision="f16")

@@ -7,6 +7,10 @@ import pytest
 import torch
 
 from ssd1b.engines.bundle import MANIFEST, Bundle, build, built, choose, open_engine
+from ssd1b.engines.graph import ROW_INPUTS
+from ssd1b.engines.manifest import architecture
+from ssd1b.family.table import new_unet
+from ssd1b.models.files import load_unet
 from ssd1b.sampling.denoise import Request, generate
 
 
@@ -18,16 +22,29 @@ def copy(tiny_bundle, tmp_path):
 def test_every_file_is_listed(tiny_bundle):
     files = {str(path.relative_to(tiny_bundle.folder)) for path in tiny_bundle.folder.rglob("*") if path.is_file()}
     assert files - {MANIFEST} == set(tiny_bundle.manifest["files"])
-    assert {"unet.onnx", "vae_decoder.onnx", "tokenizer/tokenizer.json"} <= files
+    graphs = {
+        f"{name}.onnx{data}"
+        for name in ("unet", "text_encoder_2", "vae_decoder", "vae_encoder")
+        for data in ("", ".data")
+    }
+    assert graphs | {"unet_plain.onnx", "tokenizer/tokenizer.json"} <= files
 
 
-def test_a_changed_byte_is_found(copy):
-    path = copy / "unet.onnx"
+@pytest.mark.parametrize("name", ["unet.onnx", "unet.onnx.data", "text_encoder_2_plain.onnx"])
+def test_a_changed_byte_is_found(copy, name):
+    path = copy / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"unet.onnx is not the file that was exported.*jobs.export"):
+    with pytest.raises(ValueError, match=rf"{name} is not the file that was exported.*jobs.export"):
         open_engine(copy)
+
+
+def test_graphs_of_another_version_are_refused(copy):
+    manifest = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps(manifest | {"graph": 2}))
+    with pytest.raises(ValueError, match=r"graphs of version 2, this is 3: make it again with jobs\.export"):
+        Bundle.load(copy)
 
 
 def test_a_missing_file_is_named(copy):
@@ -81,18 +98,34 @@ def test_a_diffusers_folder_opens_in_torch_only(tiny_model):
 
 
 def test_the_automatic_choice_says_why():
-    assert choose("auto", lambda _: True) == ("openvino", "it is the fastest on a CPU")
-    assert choose("auto", lambda package: package != "openvino") == ("onnxruntime", "openvino not installed")
-    assert choose("auto", lambda package: package == "torch")[0] == "torch"
+    def without(*missing, gpu=False):
+        return choose("auto", lambda package: package not in missing, lambda: gpu)
+
+    assert without() == ("openvino", "it is the fastest on a CPU")
+    assert without("openvino") == ("onnxruntime", "openvino not installed")
+    assert without("openvino", "onnxruntime")[0] == "torch"
+    assert without(gpu=True) == ("compiled", "torch sees a GPU")
 
 
 @pytest.mark.parametrize(
     ("backend", "message"),
-    [("tensorrt", r"ssd1b\[gpu\]"), ("openvno", "no backend 'openvno': choose auto, openvino"), ("onnxruntime", "pip")],
+    [
+        ("tensorrt", "no backend 'tensorrt': .* with a bundle, tensorrt"),
+        ("compiled", "torch sees no GPU"),
+        ("openvno", "no backend 'openvno': choose auto, compiled, openvino"),
+        ("onnxruntime", "pip"),
+    ],
 )
 def test_a_backend_that_cannot_be(backend, message):
     with pytest.raises(ValueError, match=message):
-        choose(backend, lambda package: package == "torch")
+        choose(backend, lambda package: package == "torch", lambda: False)
+
+
+def test_tensorrt_says_what_this_machine_lacks(tiny_bundle):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ValueError, match="no CUDA device here"):
+        Bundle.load(tiny_bundle.folder, "tensorrt")
 
 
 def test_an_unknown_precision_is_refused(tiny_bundle):
@@ -102,8 +135,29 @@ def test_an_unknown_precision_is_refused(tiny_bundle):
 
 def test_the_manifest_says_what_is_in_it(tiny_bundle):
     manifest = json.loads((tiny_bundle.folder / MANIFEST).read_text())
-    assert (manifest["name"], manifest["slots"], manifest["rank"], manifest["size"]) == ("tiny", 4, 4, "128x128")
-    assert manifest["inputs"]["latents"] == ["batch", 4, 16, 16]
+    assert (manifest["name"], manifest["slots"], manifest["rank"], manifest["plans"]) == ("tiny", 4, 4, [])
+    assert list(manifest["inputs"])[: len(ROW_INPUTS)] == list(ROW_INPUTS)
+    assert manifest["inputs"]["latents"] == ["batch", 4, "height", "width"]
+    assert manifest["inputs"]["text"] == ["batch", "tokens", 128]
+    for group in manifest["lora"]["unet"]:
+        inside, outside, *_ = group["shape"]
+        layers = len(group["layers"])
+        assert manifest["inputs"][f"a_{inside}x{outside}"] == ["slots", layers, inside, "rank"]
+        assert manifest["inputs"][f"b_{inside}x{outside}"] == ["slots", layers, "rank", outside]
+    assert manifest["graphs"]["text_encoder_2.onnx"]["outputs"] == {
+        "hidden": ["batch", "tokens", 64],
+        "pooled": ["batch", 128],
+    }
+    assert manifest["graphs"]["vae_encoder.onnx"]["inputs"] == {"pixels": ["batch", 3, "height", "width"]}
+    assert manifest["architecture"]["parameters"] == load_unet(str(tiny_bundle.folder)).num_parameters()
+    for part in ("unet", "decoder", "encoder"):
+        assert manifest["numerics"][part]["torch"]["max"] == 0  # the reference itself
+        assert manifest["numerics"][part]["onnxruntime"]["rms_share"] < 1e-5
+
+
+def test_the_family_is_named():
+    assert architecture(new_unet("nano-ssd-1b"))["family"] == "nano-ssd-1b"
+    assert architecture(new_unet("nano-sdxl"))["family"] == "nano-sdxl"
 
 
 @pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])

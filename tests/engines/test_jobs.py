@@ -1,6 +1,7 @@
 """jobs.lora, jobs.export and jobs.benchmark on a tiny model."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ssd1b import tracking
 from ssd1b.adapters.formats import read
 from ssd1b.engines.bundle import open_engine
 from ssd1b.models.files import load_unet
-from ssd1b.recipes.benchmark import Benchmark
+from ssd1b.recipes.benchmark import engine_smoke
 from ssd1b.recipes.export import Export
 from ssd1b.recipes.lora import Lora
 from ssd1b.training.lora import adapted_model, learning_rate, save, train
@@ -64,7 +65,8 @@ def test_lora_trains_and_registers(home, tiny_model):
     assert Image.open(picture).size == (128, 256)
 
 
-def test_export_then_benchmark(home, tiny_model, tmp_path):
+@pytest.mark.usefixtures("home")
+def test_export(tiny_model, tmp_path):
     peft = adapted_model(load_unet(str(tiny_model)), lora(tiny_model))
     for parameter in peft.parameters():
         if parameter.requires_grad:
@@ -90,13 +92,23 @@ def test_export_then_benchmark(home, tiny_model, tmp_path):
     assert not report.dropped
     engine.load_adapter(2, adapter)
 
-    result = benchmark.run(
-        Benchmark(teacher=str(tiny_model), name="tiny", student="models:/tiny@candidate", batches=(1,), repeats=1,
-                  image_steps=1, image_repeats=1, slots=3, rank=2)
-    )  # fmt: skip
-    assert set(result["step_ms"][1]) == set(result["image_ms"]) == {"torch", "onnxruntime f32", exported["engine"]}
-    assert result["parameters"]["ratio"] == 1
-    assert len(list((home / "bundles").iterdir())) == 2  # the benchmark found the export's bundle
+
+@pytest.mark.usefixtures("home")
+def test_the_contest_of_engines(tiny_model):
+    """Every section once, on models too small to tell anything."""
+    config = replace(engine_smoke(), teacher=str(tiny_model), student=str(tiny_model))
+    result = benchmark.run(config)
+    openvino = next(name for name in result["step_ms"]["1"] if name.startswith("openvino"))
+    names = {"diffusers", "torch", "onnxruntime f32", openvino}
+    assert result["step_ms"].keys() == {"1", "2"}
+    for by_engine in result["step_ms"].values():
+        assert by_engine.keys() == names
+        assert all(row["student"] > 0 for row in by_engine.values())
+    for by_rank in result["bank"].values():
+        assert by_rank["4"].keys() == {"none_ms", "1_adapters", "2_adapters"}
+    assert result["live_ms"].keys() == names | {"rank"}
+    assert all(0 < each["share"]["4"] < 1 for each in result["decode"].values())
+    assert result["parameters"]["teacher"] == result["parameters"]["student"]
 
 
 @pytest.mark.usefixtures("home")

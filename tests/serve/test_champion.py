@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from registry import adapter_folder, register_lora, register_nano
 
-from serve.champion import open_champion, require_champion, sizes_of
+from serve.champion import open_champion, require_champion
 from serve.replica import Replica
 from serve.request import Generation, GenerationRequest, LoraChoice, RequestError
 from ssd1b import tracking
@@ -82,13 +82,13 @@ def test_the_bundle_that_the_champions_tag_names_is_what_runs(caplog: pytest.Log
     assert not (home() / "downloads" / "ssd1b-nano").exists()
 
 
-def test_sizes_are_those_of_the_graph_or_the_buckets_of_the_model(tmp_path: Path) -> None:
-    assert sizes_of(Bundle(NANO, {"size": "192x64"}, "openvino")) == (Size(64, 192),)
-    assert sizes_of(Bundle(NANO, {"size": "192x64"}, "torch")) == NANO_BUCKETS
+def test_sizes_are_the_buckets_of_the_model(tmp_path: Path) -> None:
+    for backend in ("openvino", "torch"):
+        assert Bundle(NANO, {}, backend).sizes == NANO_BUCKETS
     for side, sizes in ((128, SDXL_BUCKETS), (32, (Size(256, 256),))):
         (tmp_path / "unet").mkdir(exist_ok=True)
         (tmp_path / "unet" / "config.json").write_text(json.dumps({"sample_size": side}))
-        assert sizes_of(Bundle(tmp_path, {}, "torch")) == sizes
+        assert Bundle(tmp_path, {}, "torch").sizes == sizes
 
 
 @pytest.mark.usefixtures("home")
@@ -152,14 +152,6 @@ def test_prompts_of_unlike_length_and_weight_share_a_replica() -> None:
         assert isinstance(refused, RequestError)
         assert (refused.status, refused.param, refused.code) == (400, param, "invalid_value")
         assert "weight 99 of 'red' is further from 0 than 10" in refused.message
-
-
-def test_an_engine_of_fixed_text_offers_one_window() -> None:
-    """Bundles exported before prompts could be long."""
-    for tokens, limit in ((32, 30), ("tokens", 120)):
-        manifest = {"inputs": {"text": ["batch", tokens, 128]}}
-        assert Bundle(NANO, manifest, "onnxruntime").prompt_tokens == limit
-    assert Bundle(NANO, {}, "torch").prompt_tokens == 120
 
 
 def close(one: bytes, other: bytes) -> bool:

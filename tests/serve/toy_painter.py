@@ -53,6 +53,9 @@ class ToyPainter:
     def group(self, row: ToyRow) -> tuple[Size, int]:
         return row.size, row.words
 
+    def calls(self, row: ToyRow) -> int:
+        return row.steps_left
+
     def advance(self, rows: Sequence[ToyRow]) -> None:
         self.gate.wait()
         time.sleep(self.step_s)
