@@ -26,7 +26,7 @@ check: $(VENV)/ready
 	$(BIN)/mypy
 
 bench: $(VENV)/ready  ## teacher against student, engine against engine
-	$(BIN)/python -m jobs.benchmark nano
+	$(BIN)/python -m jobs.benchmark engine
 
 corpus: $(VENV)/ready  ## the whole corpus: 8 emoji packages, 8 icon sets (needs npm)
 	npm install --prefix $(STORAGE)/npm --ignore-scripts --no-audit --no-fund $(PACKAGES)

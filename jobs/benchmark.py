@@ -1,4 +1,4 @@
-"""Measure teacher against student on every engine of this machine: python -m jobs.benchmark nano.
+"""Measure teacher, student and adapters on every engine of this machine: python -m jobs.benchmark engine.
 
 `full_size` instead carves the real SDXL (random weights) to SSD-1B, saves it, reads it again and calls both.
 `corpus_scale` instead takes fifteen million rows of metadata from Parquet to the first batch of an epoch.
@@ -10,22 +10,21 @@
 
 from typing import Any
 
-from ssd1b import tracking
 from ssd1b.command import main
 from ssd1b.elastic.data_path import data_path
 from ssd1b.elastic.scale import corpus_scale
-from ssd1b.engines.benchmark import machine, measure
-from ssd1b.engines.bundle import built
-from ssd1b.home import home
-from ssd1b.models.local import folder_of
+from ssd1b.provenance import machine
 from ssd1b.pruning.full_size import full_size
-from ssd1b.recipes.benchmark import RECIPES, Benchmark, CorpusScale, Curves, DataPath, Faults, FullSize, TrainStep
+from ssd1b.recipes.benchmark import RECIPES, CorpusScale, Curves, DataPath, EngineContest, Faults, FullSize, TrainStep
 from ssd1b.trials.benchmark import train
 from ssd1b.trials.curves import curves
+from ssd1b.trials.engine_contest import backends, engine_contest
 from ssd1b.trials.faults import faults
 
 
-def run(config: Benchmark | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep) -> dict[str, Any]:
+def run(config: EngineContest | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep) -> dict[str, Any]:
+    if isinstance(config, EngineContest):
+        return {"machine": machine(["torch", *backends()]), **engine_contest(config)}
     if isinstance(config, TrainStep):
         return {"machine": machine(["ray", "torch"]), **train(config)}
     if isinstance(config, Curves):
@@ -36,15 +35,7 @@ def run(config: Benchmark | FullSize | CorpusScale | DataPath | Faults | Curves 
         return {"machine": machine(["pillow", "pyarrow", "ray"]), **data_path(config)}
     if isinstance(config, CorpusScale):
         return corpus_scale(config)
-    if isinstance(config, FullSize):
-        return full_size(config)
-    bundles = {}
-    for name, source in (("teacher", config.teacher), (config.name, config.student)):
-        folder = tracking.download(source) if source.startswith("models:/") else folder_of(source)
-        held = {"slots": config.slots, "rank": config.rank}
-        bundles[name] = built(folder, home() / "bundles", name=name, base=source, **held).folder
-    teacher, student = bundles.values()
-    return measure(config, {"teacher": teacher, "student": student})
+    return full_size(config)
 
 
 if __name__ == "__main__":

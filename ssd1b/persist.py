@@ -1,8 +1,8 @@
 """A job that outlives its own process: it is run in a child, and run again when that is lost.
 
-The driver of a Ray job dies of too little memory, with the cluster's head, with an actor that it cannot do without. What
-it was doing is kept under the storage root, so starting it again is all there is to do; `persist` does it. A job that
-ends by itself, well or with a message (command.py), is not started again; neither is one that is told to end.
+The driver of a Ray job dies of too little memory, with the cluster's head, with an actor that it cannot do without.
+What it was doing is kept under the storage root, so starting it again is all there is to do; `persist` does it. A job
+that ends by itself, well or with a message (command.py), is not started again; neither is one that is told to end.
 """
 
 import os

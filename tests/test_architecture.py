@@ -22,6 +22,7 @@ MODEL_FILES = (
     "training/prediction.py", "training/ema.py", "training/switches.py", "training/conditioning.py",
     "training/pupil.py", "training/validation.py", "trials/plain_loop.py", "training/machine.py", "trials/cost.py",
     "trials/memory.py", "trials/full_size_text.py", "trials/random_pipeline.py", "trials/gpu_step.py",
+    "trials/gpu_engine.py", "trials/contenders.py", "trials/turns.py", "provenance.py",
     "sizes.py", "command.py", "home.py",
 )  # fmt: skip
 

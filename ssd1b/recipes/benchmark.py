@@ -1,4 +1,4 @@
-"""Recipes of jobs.benchmark: which teacher and student, at which batch sizes."""
+"""Recipes of jobs.benchmark: what is measured, and against what."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,24 +7,29 @@ from ssd1b.recipes.distill import Distillation, ssd1b_nano
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark:
-    """Teacher against student on every engine of this machine, in one run."""
+class EngineContest:
+    """Teacher against student on every engine of this machine, and what the LoRA bank costs, in one run."""
 
     teacher: str = "nano"
-    """A registry uri, "nano", or a folder in diffusers layout."""
-    student: str = "models:/ssd1b-nano@candidate"
-    batches: tuple[int, ...] = (1, 2, 4, 8)
-    """Rows per UNet call."""
-    repeats: int = 11
-    """Timed UNet calls per engine and batch; the median counts."""
-    image_steps: int = 25
-    """Denoising steps of the end-to-end picture, with guidance, so two UNet rows a step."""
-    image_repeats: int = 3
-    name: str = "ssd1b-nano"
-    """Name of the student's bundle; with jobs.export's name, slots and rank its bundle is reused."""
-    slots: int = 9
-    """Slots of the LoRA bank."""
-    rank: int = 8
+    """Source of the model (ssd1b.models.files), or a registry uri."""
+    student: str = "ssd-1b"
+    """A shape to carve it to, which is not trained: time does not depend on it. Or a source, or a registry uri."""
+    batches: tuple[int, ...] = (1, 4, 8, 16)
+    """Rows of a UNet call."""
+    repeats: int = 9
+    """Timed calls of each, in turns; the median counts."""
+    ranks: tuple[int, ...] = (8, 32, 128)
+    """Of the adapters that the bank is filled with."""
+    adapters: tuple[int, ...] = (1, 8)
+    """Different adapters among `bank_rows` rows, all of which have one."""
+    bank_rows: int = 8
+    image_steps: tuple[int, ...] = (4, 25)
+    """Denoising steps, with guidance, that a VAE decode is put beside."""
+    full_width: str = "ssd-1b"
+    """A member of the family whose bank is measured at its real width too, with random weights; "" leaves it out."""
+    full_size: str = "256x256"
+    """Picture size there, WIDTHxHEIGHT."""
+    full_rows: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,14 +169,15 @@ class TrainStep:
     seed: int = 0
 
 
-def nano() -> Benchmark:
-    """The nano teacher against the registered student."""
-    return Benchmark()
+def engine() -> EngineContest:
+    return EngineContest()
 
 
-def smoke() -> Benchmark:
-    """One small measurement, to see that everything runs."""
-    return Benchmark(batches=(1, 2), repeats=3, image_steps=4, image_repeats=1)
+def engine_smoke() -> EngineContest:
+    """A few calls: proves the way, measures nothing worth knowing."""
+    return EngineContest(
+        batches=(1, 2), repeats=1, ranks=(4,), adapters=(1, 2), bank_rows=2, image_steps=(4,), full_width=""
+    )
 
 
 def full_size() -> FullSize:
@@ -210,9 +216,9 @@ def train() -> TrainStep:
     return TrainStep()
 
 
-RECIPES: dict[str, Callable[[], Benchmark | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep]] = {
-    "nano": nano,
-    "smoke": smoke,
+RECIPES: dict[str, Callable[[], EngineContest | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep]] = {
+    "engine": engine,
+    "engine_smoke": engine_smoke,
     "full_size": full_size,
     "corpus_scale": corpus_scale,
     "data": data,

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from ssd1b.command import main, show
-from ssd1b.engines.benchmark import machine
 from ssd1b.family.measure import measure
 from ssd1b.family.table import member
+from ssd1b.provenance import machine
 from ssd1b.recipes.distill import Distillation, Stage
 from ssd1b.recipes.gpu_step import RECIPES, GpuStep
 from ssd1b.sizes import Size
