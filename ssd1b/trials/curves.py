@@ -84,7 +84,7 @@ def main(scratch: Path) -> None:
     bed = Bed(recipe(config, DISTURBED, (1, most)), home(), scratch, most)
     run_to_the_end(bed, config.events)
     assert reference is not None
-    runs[f"{' '.join(config.events)} killed"] = told(bed, reference)
+    runs[f"{', '.join(config.events)} killed"] = told(bed, reference)
     (scratch / RESULT).write_text(json.dumps(runs))
 
 
@@ -143,27 +143,32 @@ def weights_differ(root: Path, reference: Path, step: int) -> float:
 
 
 def plot(losses: dict[str, list[float]], path: Path) -> None:
-    """Draw the curves over one another, and beneath how far each is from the first, as a share of it."""
-    figure = Figure(figsize=(7.5, 5.5), dpi=150)
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    """Draw the curves over one another, and beneath how far each is from the first, where any is."""
     first = next(iter(losses))
+    apart_ = {
+        name: [abs(ours - theirs) / theirs for ours, theirs in zip(values, losses[first], strict=True)]
+        for name, values in losses.items()
+    }
+    alike = not any(map(any, apart_.values()))
+    figure = Figure(figsize=(7.5, 3.6 if alike else 5.5), dpi=150)
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1 if alike else 2, 1, sharex=True, squeeze=False, height_ratios=(1,) if alike else (2, 1))
+    above = panels[0, 0]
     steps = range(1, len(losses[first]) + 1)
     for number, (name, values) in enumerate(losses.items()):
         width = 5.0 - 1.2 * number  # each is drawn over the last, thinner, so that all can be seen
         above.plot(steps, values, label=name, color=f"C{number}", linewidth=width)
-        if name != first:
-            apart_ = [abs(ours - theirs) / theirs for ours, theirs in zip(values, losses[first], strict=True)]
-            below.plot(steps, apart_, color=f"C{number}", linewidth=1)
+        if not alike:
+            panels[1, 0].plot(steps, apart_[name], color=f"C{number}", linewidth=1)
     above.set_yscale("log")
     above.set_ylabel("loss")
-    above.legend(frameon=False)
-    below.set_yscale("symlog", linthresh=1e-16)
-    below.set_ylim(bottom=0)
-    below.set_ylabel(f"difference from {first},\nas a share of the loss")
-    below.set_xlabel("optimizer steps")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (above, below):
+    above.legend(frameon=False, loc="lower right")
+    if not alike:
+        panels[1, 0].set_yscale("log")
+        panels[1, 0].set_ylabel(f"difference from {first},\nas a share of the loss")
+    panels[-1, 0].set_xlabel("optimizer steps")
+    panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in panels[:, 0]:
         axes.grid(visible=True, alpha=0.25)
     figure.tight_layout()
     figure.savefig(path)
