@@ -7,6 +7,7 @@ first slice of a step.
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from types import TracebackType
 
 import torch
@@ -25,7 +26,8 @@ class Stepwise:
 
     def __init__(self, task: Task, steps: Callable[[int], Sequence[Rows]]) -> None:
         """steps returns the slices of a step, by its number from 0. The recipe's stage must outlast all steps."""
-        self.task, self.steps = task, steps
+        # of one worker either sum is autograd's own; this one shows the student to `wrap`
+        self.task, self.steps = replace(task, config=replace(task.config, gradients="reduced")), steps
         self.student: nn.Module = nn.Identity()
         """The model that is trained, once the first stage is entered."""
         self.wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
