@@ -18,13 +18,13 @@ from ssd1b.pruning.full_size import full_size
 from ssd1b.recipes.benchmark import RECIPES, CorpusScale, Curves, DataPath, EngineContest, Faults, FullSize, TrainStep
 from ssd1b.trials.benchmark import train
 from ssd1b.trials.curves import curves
-from ssd1b.trials.engine_contest import backends, engine_contest
+from ssd1b.trials.engine_contest import engine_contest
 from ssd1b.trials.faults import faults
 
 
 def run(config: EngineContest | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep) -> dict[str, Any]:
     if isinstance(config, EngineContest):
-        return {"machine": machine(["torch", *backends()]), **engine_contest(config)}
+        return engine_contest(config)
     if isinstance(config, TrainStep):
         return {"machine": machine(["ray", "torch"]), **train(config)}
     if isinstance(config, Curves):

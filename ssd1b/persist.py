@@ -22,6 +22,7 @@ LIFELINE = "SSD1B_LIFELINE"
 FUTILE = 12
 """Starts in a row without progress after which a job is given up: about five minutes of waiting between them."""
 LONGEST_WAIT_S = 60.0
+LOOK_S = 0.1
 
 
 def main(recipes: Recipes, job: Callable[[Any], Result], progress: Callable[[Any], int]) -> None:
@@ -58,8 +59,7 @@ def persist(arguments: Sequence[str], progress: Callable[[], int], wait_s: float
             return status
         pause_s = min(wait_s * 2 ** (futile - 1), LONGEST_WAIT_S)
         show(f"the job was lost {lasted}; it is started again in {pause_s:.0f} s")
-        time.sleep(pause_s)
-        if told.signals:
+        if told.within(pause_s):
             return status
 
 
@@ -85,10 +85,19 @@ class Told:
         env = os.environ | {LIFELINE: str(theirs)}
         self.child = subprocess.Popen(arguments, env=env, pass_fds=(theirs,))
         os.close(theirs)
+        if self.signals:  # it came before there was anybody to tell
+            self.child.terminate()
         try:
             return self.child.wait()
         finally:
             os.close(ours)
+
+    def within(self, seconds: float) -> bool:
+        """Wait, and return whether this process was told to end meanwhile; then at once."""
+        end = time.monotonic() + seconds
+        while not self.signals and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_S))  # a sleep goes on after a signal
+        return bool(self.signals)
 
 
 def ended(status: int) -> str:

@@ -37,14 +37,15 @@ folder = Path(sys.argv[1])
 def progress():
     step = folder / "step"
     return int(step.read_text()) if step.exists() else 0
-sys.exit(persist.persist([sys.executable, "-c", sys.argv[3], *sys.argv[1:3]], progress, wait_s=0.01) % 256)
+command = [sys.executable, "-c", sys.argv[3], *sys.argv[1:3]]
+sys.exit(persist.persist(command, progress, wait_s=float(sys.argv[4])) % 256)
 """
 
 
-def start(folder: Path, ends: str) -> "subprocess.Popen[str]":
+def start(folder: Path, ends: str, wait_s: float = 0.01) -> "subprocess.Popen[str]":
     """Start a job whose process ends in these ways, one after the other; the last of them for ever."""
     return subprocess.Popen(
-        [sys.executable, "-c", JOB, str(folder), ends, WORK],
+        [sys.executable, "-c", JOB, str(folder), ends, WORK, str(wait_s)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -112,6 +113,17 @@ def test_told_to_end_it_ends_and_so_does_the_work(tmp_path: Path, number: signal
     assert starts(tmp_path) == 1
     assert "started again" not in said
     assert not alive(work)
+
+
+def test_told_to_end_between_two_starts_it_ends_at_once(tmp_path: Path) -> None:
+    job = start(tmp_path, "kill", wait_s=50)
+    assert job.stdout is not None
+    assert "it is started again in 50 s" in job.stdout.readline()
+    told_s = time.monotonic()
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=30)
+    assert time.monotonic() - told_s < 10
+    assert starts(tmp_path) == 1
 
 
 def test_the_work_ends_with_a_job_that_is_killed(tmp_path: Path) -> None:

@@ -35,8 +35,6 @@ PARAMS_PER_BATCH = 100
 """MLflow's limit."""
 MODELS_EXPERIMENT = "models"
 """Where models that no run made are filed."""
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it MLflow's page opens an experiment among traces and prompts instead of runs and models."""
 DESCRIPTION = 5000
 """Characters of a version's description that MLflow's tables have room for."""
 CUT = "\n\n(cut here; the whole card is the model's README.md)"
@@ -311,7 +309,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
         return str(found.experiment_id)
     place = (home() / "mlartifacts" / name).as_uri() if tracking_uri().startswith("sqlite:") else None
     try:
-        return str(client.create_experiment(name, artifact_location=place, tags=KIND))
+        return str(client.create_experiment(name, artifact_location=place))
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
             raise

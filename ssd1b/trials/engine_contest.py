@@ -1,11 +1,12 @@
-"""jobs.benchmark engine: what a step costs on every engine of this machine, and what adapters add to it.
+"""jobs.benchmark engine: what a step costs on every CPU engine of this machine, and what adapters add to it.
 
 One run, in turns, so that the ratios hold on a busy machine too. Plain diffusers in eager torch is what all is measured
-against.
+against. A GPU is measured by gpu_engine.py.
 """
 
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ssd1b.family.table import FAMILY
 from ssd1b.home import home
 from ssd1b.models.files import load_pipeline, load_unet
 from ssd1b.models.local import folder_of
+from ssd1b.provenance import machine
 from ssd1b.pruning.full_size import random_unet
 from ssd1b.recipes.benchmark import EngineContest
 from ssd1b.sizes import Size
@@ -45,10 +47,14 @@ def engine_contest(config: EngineContest) -> dict[str, Any]:
     """
     with tempfile.TemporaryDirectory(prefix="engine-contest-") as scratch:
         folders = dict(zip(MODELS, models(config, Path(scratch)), strict=True))
+        found = backends()
         bundles = {(backend, model): bundle_of(config, folder, model, backend)
-                   for backend in backends() for model, folder in folders.items()}  # fmt: skip
+                   for backend in found for model, folder in folders.items()}  # fmt: skip
         unets = {model: load_unet(str(folder)) for model, folder in folders.items()}
-        result: dict[str, Any] = {"parameters": {model: int(unet.num_parameters()) for model, unet in unets.items()}}
+        result: dict[str, Any] = {
+            "machine": machine(sorted({BACKENDS[backend] for backend in found})),
+            "parameters": {model: int(unet.num_parameters()) for model, unet in unets.items()},
+        }
         result["step_ms"] = steps(config, bundles, unets)
         students = {backend: bundle for (backend, model), bundle in bundles.items() if model == "student"}
         slots, rows = 1 + max(config.adapters), example_rows(unets["student"], 77, config.bank_rows)
@@ -84,9 +90,9 @@ def bundle_of(config: EngineContest, folder: Path, model: str, backend: str) -> 
 
 
 def backends() -> list[str]:
-    """Return the backends that are installed, torch first."""
+    """Return the backends for CPUs that are installed, torch first."""
     found = []
-    for name in reversed(BACKENDS):
+    for name in (name for name in reversed(BACKENDS) if name != "compiled"):
         try:
             found.append(choose(name)[0])
         except ValueError as error:
@@ -165,7 +171,7 @@ def full_width(config: EngineContest) -> dict[str, Any]:
     show(f"{config.full_width} at its real width, {config.full_size}, bfloat16:")
     slots = 1 + max(config.adapters)
     few = 3  # a call takes seconds
-    narrowed = EngineContest(**{**vars(config), "repeats": few})
+    narrowed = replace(config, repeats=few)
     return bank(narrowed, lambda rank: TorchEngine(unet, slots=slots, rank=rank), rows, config.full_rows)
 
 
