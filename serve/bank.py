@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from serve.request import RequestError, not_offered
+from serve.errors import RequestError, not_offered
 from serve.residency import Load, Residency, Wait
 
 logger = logging.getLogger("ray.serve")

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serve.request import GenerationRequest, Offer
+from serve.offer import Offer
+from serve.request import GenerationRequest
 from ssd1b import tracking
 from ssd1b.engines.bundle import Bundle
 from ssd1b.sampling.denoise import Request, Row, advance, start
@@ -53,7 +54,7 @@ class Champion:
             return self._prompts.count(parse(text))
 
     def begin(self, request: GenerationRequest, size: Size, slot: int) -> list[Row]:
-        scale = request.lora.scale if request.lora else 1.0
+        scale = request.loras[0].scale if request.loras else 1.0
         rows = [
             Request(
                 prompt=request.prompt,
@@ -62,6 +63,7 @@ class Champion:
                 seed=seed,
                 steps=request.steps,
                 guidance=request.guidance,
+                rescale=request.rescale,
                 sampler=request.sampler,
                 size=size,
                 slot=slot,

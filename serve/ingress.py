@@ -14,8 +14,11 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, 
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
+from serve.answer import Generation
 from serve.dialects import openai
-from serve.request import Generation, GenerationRequest, Offer, RequestError
+from serve.errors import RequestError
+from serve.offer import Offer
+from serve.request import GenerationRequest
 
 logger = logging.getLogger("ray.serve")
 

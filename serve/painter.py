@@ -7,7 +7,8 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.request import GenerationRequest, Offer
+from serve.offer import Offer
+from serve.request import GenerationRequest
 from ssd1b.sizes import Size
 
 # H W height and width in pixels, 3 red green blue

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from serve.answer import Generation, Picture
 from serve.bank import Adapters, Bank
+from serve.errors import RequestError
+from serve.offer import Offer
 from serve.painter import Painter
-from serve.request import Generation, GenerationRequest, Offer, Picture, RequestError
+from serve.request import GenerationRequest
 from serve.stepper import Stepper
 
 logger = logging.getLogger("ray.serve")
@@ -43,7 +46,7 @@ class Replica:
         prompt = await asyncio.to_thread(self._count, "prompt", request.prompt)
         negative = await asyncio.to_thread(self._count, "negative_prompt", request.negative_prompt)
         size = painter.offer.admit(request, prompt, negative)
-        async with self._bank.slot(request.lora.name if request.lora else None) as slot:
+        async with self._bank.slot(request.loras[0].name if request.loras else None) as slot:
             try:
                 rows = await asyncio.to_thread(painter.begin, request, size, slot)
             except ValueError as error:

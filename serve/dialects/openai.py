@@ -12,7 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from serve.request import Generation, GenerationRequest, LoraChoice, Offer, OutputFormat, RequestError
+from serve.answer import Generation
+from serve.errors import RequestError
+from serve.offer import Offer
+from serve.request import GenerationRequest, LoraChoice, OutputFormat
 from ssd1b.command import nearest
 from ssd1b.sizes import Size
 
@@ -149,7 +152,7 @@ def to_request(image: ImageRequest, model: str) -> GenerationRequest:
         steps=image.num_inference_steps or STEPS[QUALITY[image.quality]],
         guidance=image.guidance_scale,
         sampler=image.sampler,
-        lora=choice,
+        loras=(choice,) if choice else (),
         output_format=image.output_format,
         output_compression=image.output_compression,
     )

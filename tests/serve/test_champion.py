@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 from registry import adapter_folder, register_lora, register_nano
 
+from serve.answer import Generation
 from serve.champion import open_champion, require_champion
+from serve.errors import RequestError
 from serve.replica import Replica
-from serve.request import Generation, GenerationRequest, LoraChoice, RequestError
+from serve.request import GenerationRequest, LoraChoice
 from ssd1b import tracking
 from ssd1b.engines.bundle import Bundle
 from ssd1b.home import home
@@ -52,12 +54,12 @@ def test_a_champion_without_a_bundle_runs_on_torch_and_says_so(
     assert registry.find("../ink") is None
 
     replica = Replica(lambda: (champion, registry), 4)
-    plain, again, inked = draw(replica), draw(replica), draw(replica, lora=LoraChoice(name="ink", scale=4))
+    plain, again, inked = draw(replica), draw(replica), draw(replica, loras=(LoraChoice(name="ink", scale=4),))
     assert isinstance(plain, Generation)
     assert isinstance(inked, Generation)
     assert plain == again
     assert plain.pictures[0].data != inked.pictures[0].data
-    muted = draw(replica, lora=LoraChoice(name="ink", scale=0))
+    muted = draw(replica, loras=(LoraChoice(name="ink", scale=0),))
     assert isinstance(muted, Generation)
     assert muted.pictures[0].data == plain.pictures[0].data  # scale 0 is the plain model
 
@@ -65,7 +67,7 @@ def test_a_champion_without_a_bundle_runs_on_torch_and_says_so(
     assert isinstance(refused, RequestError)
     assert "121 tokens; ssd1b-nano reads at most 120" in refused.message
     assert (refused.status, refused.param) == (400, "prompt")
-    refused = draw(replica, lora=LoraChoice(name="inc"))
+    refused = draw(replica, loras=(LoraChoice(name="inc"),))
     assert isinstance(refused, RequestError)
     assert "did you mean" not in refused.message
     assert "offered: ink" in refused.message
@@ -96,7 +98,7 @@ def test_an_adapter_of_too_great_a_rank_is_refused_and_the_replica_goes_on(tmp_p
     register_nano()
     register_lora("huge", adapter_folder(tmp_path / "huge", rank=64))
     replica = Replica(lambda: open_champion("ssd1b-nano"), 4)
-    refused = draw(replica, lora=LoraChoice(name="huge"))
+    refused = draw(replica, loras=(LoraChoice(name="huge"),))
     assert isinstance(refused, RequestError)
     assert "rank 64" in refused.message
     assert isinstance(draw(replica), Generation)
@@ -111,7 +113,7 @@ def test_a_picture_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
         GenerationRequest(prompt="a red apple", seed=1, steps=3),
         GenerationRequest(prompt="a tiger", seed=2, steps=2, sampler="ddim", guidance=1),
         GenerationRequest(prompt="a tiger", seed=2, steps=4, sampler="dpmpp_2m", negative_prompt="grey"),
-        GenerationRequest(prompt="a red apple", seed=1, steps=3, lora=LoraChoice(name="ink", scale=4)),
+        GenerationRequest(prompt="a red apple", seed=1, steps=3, loras=(LoraChoice(name="ink", scale=4),)),
     ]
 
     async def together() -> list[Generation | RequestError]:

@@ -21,8 +21,9 @@ from ray.serve.handle import DeploymentHandle
 from registry import adapter_folder, register_lora, register_nano
 
 from cluster.local import free_ports
+from serve.answer import Generation
 from serve.app import NAME, Settings, build, require_answer, start, url_of
-from serve.request import Generation, GenerationRequest
+from serve.request import GenerationRequest
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 

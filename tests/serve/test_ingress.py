@@ -12,9 +12,12 @@ from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
 from toy_painter import ToyAdapters, ToyPainter
 
+from serve.answer import Generation
+from serve.errors import RequestError
 from serve.ingress import ATTEMPTS, BODY_BYTES, routes
+from serve.offer import Offer
 from serve.replica import Replica
-from serve.request import Generation, GenerationRequest, Offer, RequestError
+from serve.request import GenerationRequest
 
 ROUTE = "/v1/images/generations"
 

@@ -8,7 +8,7 @@ import pytest
 from toy_painter import ToyAdapters
 
 from serve.bank import Bank
-from serve.request import RequestError
+from serve.errors import RequestError
 
 
 class Uploads:

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from serve.answer import Generation, Picture
 from serve.dialects.openai import STEPS, read, to_models, to_request, to_response
-from serve.request import Generation, LoraChoice, Offer, Picture, RequestError
+from serve.errors import RequestError
+from serve.offer import Offer
+from serve.request import LoraChoice
 from ssd1b.sizes import Size
 
 OFFER = Offer(
@@ -24,7 +27,7 @@ def refused(**fields: Any) -> RequestError:
 
 def test_the_least_request() -> None:
     request = to_request(read(b'{"prompt": "a red apple"}'), "toy")
-    assert (request.prompt, request.n, request.size, request.lora) == ("a red apple", 1, None, None)
+    assert (request.prompt, request.n, request.size, request.loras) == ("a red apple", 1, None, ())
     assert request.steps == STEPS["medium"]
 
 
@@ -53,7 +56,7 @@ def test_every_field() -> None:
     request = to_request(read(json.dumps(fields).encode()), "toy")
     assert request.seeds == (5, 6, 7)
     assert (request.size, request.steps, request.guidance, request.sampler) == (Size(192, 64), 7, 4.0, "ddim")
-    assert request.lora == LoraChoice(name="ink", scale=0.5)
+    assert request.loras == (LoraChoice(name="ink", scale=0.5),)
     assert (request.output_format, request.output_compression, request.negative_prompt) == ("webp", 60, "grey")
 
 
@@ -70,7 +73,7 @@ def test_the_quality_is_steps_unless_steps_are_given() -> None:
 
 
 def test_a_model_of_the_list_with_an_adapter() -> None:
-    assert to_request(read(b'{"prompt": "x", "model": "toy-lora-ink"}'), "toy").lora == LoraChoice(name="ink")
+    assert to_request(read(b'{"prompt": "x", "model": "toy-lora-ink"}'), "toy").loras == (LoraChoice(name="ink"),)
     assert refused(prompt="x", model="toy-lora-ink", lora="chalk").param == "lora"
 
 

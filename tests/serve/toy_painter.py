@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serve.request import GenerationRequest, Offer
+from serve.offer import Offer
+from serve.request import GenerationRequest
 from ssd1b.sizes import Size
 
 SQUARE, WIDE = Size(128, 128), Size(64, 192)
