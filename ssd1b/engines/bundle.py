@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,7 @@ from ssd1b.sizes import NANO_BUCKETS, SDXL_BUCKETS, Size
 
 if TYPE_CHECKING:
     from ssd1b.engines.on_onnx import BankedGraph, Graph
+    from ssd1b.engines.tensorrt.bundled import Rise
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Bundle:
     backend: str
     """The backend that `engine` and `decode` run on."""
     tensorrt: bool = False
-    """Whether the UNet changes over to TensorRT once there are plans for the GPU at hand."""
+    """Whether UNet, text towers and decoder change over to TensorRT once there are plans for the GPU at hand."""
 
     @staticmethod
     def load(folder: Path, backend: str = "auto") -> "Bundle":
@@ -118,7 +119,8 @@ class Bundle:
         """The text towers, float32 on every backend: what they round, every step of a picture repeats."""
         if self.in_torch:
             towers = [tower.to(self.device) for tower in Prompts.load(self.folder).towers]
-            return TorchText(towers, **self.room)
+            text = TorchText(towers, **self.room)
+            return self.rise.text(text) if self.rise else text
         from ssd1b.engines.on_onnx import OnnxText
 
         layouts = [layout_in(part) for part in self.manifest["lora"]["text"]]
@@ -135,10 +137,14 @@ class Bundle:
     def decode(self) -> Callable[[Tensor], Tensor]:
         """The VAE decoder: latents_BCHW to uint8 pictures (B, height, width, 3)."""
         if self.in_torch:
-            return Decoder(load_vae(str(self.folder)).to(self.device), self.dtype())
+            return self.rise.decoder(self.torch_decoder) if self.rise else self.torch_decoder()
         from ssd1b.engines.on_onnx import OnnxDecoder
 
         return OnnxDecoder(self.graph(DECODER, "f32"))  # bfloat16's eight bits would show as banding in flat colours
+
+    def torch_decoder(self) -> Decoder:
+        """Return the decoder in torch."""
+        return Decoder(load_vae(str(self.folder)).to(self.device), self.dtype())
 
     @cached_property
     def encode(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -176,12 +182,8 @@ class Bundle:
             raise ValueError(f"precision {precision!r}: choose auto or f32")
         room = self.room | {key: value for key, value in (("slots", slots), ("rank", rank)) if value is not None}
         check_room(**room)
-        first = self.direct(precision, room)
-        if not self.tensorrt:
-            return first
-        from ssd1b.engines.tensorrt.bundled import risen
-
-        return risen(first, self.folder, self.manifest, home() / "plans", self.sizes, room)
+        first = partial(self.direct, precision, room)
+        return self.rise.unet(first, room) if self.rise else first()
 
     def direct(self, precision: str, room: Mapping[str, int]) -> Engine:
         """Return a new engine on the chosen backend."""
@@ -194,6 +196,19 @@ class Bundle:
 
         banked = self.banked(UNET, layout_in(self.manifest["lora"]["unet"]), precision, room)
         return OnnxEngine(f"{self.backend} {banked.adapted.precision}", banked)
+
+    @cached_property
+    def rise(self) -> "Rise | None":
+        """What takes UNet, text and decoder to TensorRT, None unless that was asked for.
+
+        Raises:
+            ValueError: no GPU here, or no library for it.
+        """
+        if not self.tensorrt:
+            return None
+        from ssd1b.engines.tensorrt.bundled import Plans, Rise
+
+        return Rise(Plans(self.folder, self.manifest, home() / "plans", self.sizes))
 
     @property
     def in_torch(self) -> bool:

@@ -6,19 +6,22 @@ bundle first, then under the storage root, where one process of the cluster buil
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from ssd1b.engines.engine import Engine
 from ssd1b.engines.manifest import MANIFEST, layout_in, list_files
 from ssd1b.engines.parts import DECODER, TOWERS, UNET
-from ssd1b.engines.rising import RisingEngine
+from ssd1b.engines.rising import Ascent, RisingDecoder, RisingEngine, RisingText
 from ssd1b.engines.tensorrt.ensure import Ready, ensure_plans, load_plan, ready_plans
 from ssd1b.engines.tensorrt.lease import Building
-from ssd1b.engines.tensorrt.on_tensorrt import TensorRtEngine
+from ssd1b.engines.tensorrt.on_tensorrt import TensorRtDecoder, TensorRtEngine, TensorRtText
 from ssd1b.engines.tensorrt.options import Options, Target
 from ssd1b.engines.tensorrt.profiles import Range, Serving
+from ssd1b.engines.text import AdaptedText
 from ssd1b.models.places import read_json
 from ssd1b.sizes import Size
 
@@ -103,26 +106,62 @@ class Plans:
         made = ensure_plans(self.root, graphs_of(self.folder), self.target, self.options)
         return None if isinstance(made, Building) else made
 
-    def engine(self, ready: Ready, *, slots: int, rank: int) -> Engine:
+    def ascent(self) -> Ascent[Ready]:
+        """Return who waits for the plans, or knows them already."""
+        return Ascent(self.there(), self.built)
+
+    def unet(self, ready: Ready, *, slots: int, rank: int) -> Engine:
         """Open the UNet's plan."""
         layout = layout_in(self.manifest["lora"]["unet"])
         return TensorRtEngine(load_plan(ready.plans[Path(UNET).stem]), layout, slots=slots, rank=rank)
 
+    def decoder(self, ready: Ready) -> TensorRtDecoder:
+        """Open the VAE decoder's plan."""
+        return TensorRtDecoder(load_plan(ready.plans[Path(DECODER).stem]))
 
-def risen(
-    first: Engine, folder: Path, manifest: Mapping[str, Any], root: Path, sizes: Sequence[Size], room: Mapping[str, int]
-) -> Engine:
-    """Return a bundle's engine on TensorRT, or `first` until the plans for this GPU are built (see `RisingEngine`).
+    def text(self, ready: Ready, like: AdaptedText) -> TensorRtText:
+        """Open the text towers' plans, as wide and as roomy as the ones that serve meanwhile."""
+        loaded = [load_plan(ready.plans[Path(name).stem]) for name in TOWERS]
+        layouts = [layout_in(part) for part in self.manifest["lora"]["text"]]
+        return TensorRtText(
+            list(zip(loaded, layouts, strict=True)),
+            slots=like.slots,
+            rank=like.rank,
+            window=like.window,
+            widths=like.widths,
+            pooled=like.pooled,
+        )
 
-    Raises:
-        ValueError: no GPU here, no library for it, or a plan that does not load.
-    """
-    plans = Plans(folder, manifest, root, sizes)
-    if ready := plans.there():
-        return plans.engine(ready, **room)
 
-    def rise() -> Engine | None:
-        built = plans.built()
-        return None if built is None else plans.engine(built, **room)
+class Rise:
+    """A bundle's parts on TensorRT: at once where the plans are there, otherwise when they are built."""
 
-    return RisingEngine(first, rise)
+    def __init__(self, plans: Plans) -> None:
+        self.plans = plans
+        self.ascent = plans.ascent()
+
+    def unet(self, first: Callable[[], Engine], room: Mapping[str, int]) -> Engine:
+        """Return the UNet's engine; `first` opens what serves until then.
+
+        Raises:
+            ValueError: a plan that is there and does not load.
+        """
+        if self.ascent.there is not None:
+            return self.plans.unet(self.ascent.there, **room)
+        rising = RisingEngine(first())
+        self.ascent.then(lambda ready: rising.change(self.plans.unet(ready, **room)))
+        return rising
+
+    def decoder(self, first: Callable[[], Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+        """Return the VAE decoder (see `unet`)."""
+        if self.ascent.there is not None:
+            return self.plans.decoder(self.ascent.there)
+        rising = RisingDecoder(first())
+        self.ascent.then(lambda ready: rising.change(self.plans.decoder(ready)))
+        return rising
+
+    def text(self, first: AdaptedText) -> AdaptedText:
+        """Return the text towers; `first` are the same in torch, which also say how wide they are."""
+        rising = RisingText(first)
+        self.ascent.then(lambda ready: rising.change(self.plans.text(ready, first)))
+        return rising
