@@ -36,6 +36,7 @@ from ssd1b.models.files import load_unet, load_vae, unet_config
 from ssd1b.models.lineage import read as read_lineage
 from ssd1b.models.places import read_json
 from ssd1b.sampling.decode import Decoder
+from ssd1b.sampling.preview import FILE as PREVIEW
 from ssd1b.sampling.prompts import Prompts
 from ssd1b.sampling.vae import Vae
 from ssd1b.sizes import NANO_BUCKETS, SDXL_BUCKETS, Size
@@ -336,6 +337,10 @@ def build(
         for file in ("model_index.json", STORY):
             if (model / file).is_file():
                 shutil.copy(model / file, aside)
+        if not (aside / PREVIEW).is_file():
+            from ssd1b.pretraining.colours import preview_of  # reads the corpus, which needs pyarrow
+
+            preview_of(load_vae(str(aside))).save(aside)
         from ssd1b.engines.exporting import export  # needs onnx, which whoever only runs torch may lack
 
         described = export(aside, precision, convolutions)

@@ -14,6 +14,7 @@ from ssd1b.command import show
 from ssd1b.corpus import shipped
 from ssd1b.home import home
 from ssd1b.models.files import low_rank_delta
+from ssd1b.pretraining.colours import preview_of
 from ssd1b.pretraining.fit import Metrics
 from ssd1b.pretraining.pictures import read_pictures
 from ssd1b.pretraining.text import train_text
@@ -71,6 +72,7 @@ def pretrain(config: Pretrain, report: Report) -> dict[str, object]:
         add_watermarker=False,
     )
     deepcopy(pipeline).to(torch.float16).save_pretrained(out)
+    preview_of(vae).save(out)
     for folder in ("tokenizer", "tokenizer_2"):  # what transformers before 5 reads
         for file in ("vocab.json", "merges.txt"):
             shutil.copy(root / "text" / "tokenizer" / file, out / folder)

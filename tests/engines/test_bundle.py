@@ -10,8 +10,10 @@ from ssd1b.engines.bundle import MANIFEST, Bundle, build, built, choose, open_en
 from ssd1b.engines.graph import ROW_INPUTS
 from ssd1b.engines.manifest import architecture
 from ssd1b.family.table import new_unet
-from ssd1b.models.files import load_unet
+from ssd1b.models.files import NANO, load_unet
 from ssd1b.sampling.denoise import Request, generate
+from ssd1b.sampling.preview import FILE as PREVIEW
+from ssd1b.sampling.preview import Preview
 
 
 @pytest.fixture
@@ -170,3 +172,16 @@ def test_same_picture_as_torch(tiny_bundle, backend):
     assert ours.dtype == torch.uint8
     assert ours.shape == (2, 128, 128, 3)
     assert (ours.int() - wanted.int()).abs().max() <= 1  # a level of 255: one rounding
+
+
+def test_a_model_without_a_preview_map_gets_one_in_its_bundle(tiny_model, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    (model / PREVIEW).unlink()
+    made = build(model, tmp_path / "bundle", name="tiny", base="tiny", slots=2, rank=1)
+    told, shipped = Preview.load(made.folder), Preview.load(NANO)
+    assert not (model / PREVIEW).exists()
+    assert {name for name in made.manifest["files"] if "preview" in name} == {str(PREVIEW)}
+    corner = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    difference = (told(corner).float() - shipped(corner).float()).abs().mean()
+    assert difference < 12, "the shipped map was fitted to other pictures of the same corpus"
