@@ -12,6 +12,7 @@ GPU half of this file has not run on a GPU yet.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -56,8 +57,9 @@ class CompiledEngine:
         self.lock = threading.Lock()
         on_gpu = unet.device.type == "cuda"
         self.name = f"torch {'compiled' if compiled else 'captured'}" if on_gpu else "torch in buckets"
-        self.inside: Callable[..., Any] = torch.compile(self.run, dynamic=False) if compiled and on_gpu else self.run
-        self.capture = captured if on_gpu else uncaptured
+        self.inside: Callable[..., Any] = compiled_by_shape(self.run) if compiled and on_gpu else self.run
+        # captured graphs take turns, so they can share their scratch memory; apart, each would keep its own
+        self.capture = partial(captured, torch.cuda.graph_pool_handle()) if on_gpu else uncaptured
         self.graphs: OrderedDict[Key, Replay] = OrderedDict()
 
     @torch.no_grad()
@@ -137,8 +139,21 @@ def pad(row_B: Tensor, bucket: int) -> Tensor:
     return torch.cat([row_B, row_B[:1].expand(bucket - len(row_B), *row_B.shape[1:])]) if len(row_B) < bucket else row_B
 
 
-def captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """Return what replays a CUDA graph of run (PyTorch, "CUDA semantics", section CUDA Graphs)."""
+def compiled_by_shape(run: Callable[..., Tensor], backend: str | Callable[..., Any] = "inductor") -> Callable[..., Any]:
+    """Return run, compiled anew for every shape that comes.
+
+    Without a word torch runs a function uncompiled from its ninth shape on; nine sizes in six buckets are more than
+    that, and so are two engines in one process, which it counts together.
+    """
+    limit = 2 * GRAPHS * len(BUCKETS)
+    return torch.compile(run, dynamic=False, backend=backend, recompile_limit=limit, isolate_recompiles=True)  # type: ignore[call-overload, no-any-return]
+
+
+def captured(pool: Any, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """Return what replays a CUDA graph of run (PyTorch, "CUDA semantics", section CUDA Graphs).
+
+    Graphs of one pool overwrite each other's results: a caller copies one before it replays another.
+    """
     aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -146,7 +161,7 @@ def captured(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
             run()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, pool=pool):
         out = run()
 
     def replay() -> Tensor:

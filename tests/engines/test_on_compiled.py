@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ssd1b.engines import on_compiled
 from ssd1b.engines.checks import random_adapter
 from ssd1b.engines.graph import example_rows
-from ssd1b.engines.on_compiled import BUCKETS, CompiledEngine, bucket_of, pad
+from ssd1b.engines.on_compiled import BUCKETS, CompiledEngine, bucket_of, compiled_by_shape, pad
 from ssd1b.engines.on_torch import TorchEngine
 from ssd1b.family.table import FAMILY
 
@@ -32,6 +32,29 @@ def unet():
 def rows_of(unet, batch, slots=(0,), latent=None, tokens=8):
     rows = example_rows(unet, tokens, batch, latent)
     return (*rows[:5], torch.tensor([slots[i % len(slots)] for i in range(batch)]), rows[6])
+
+
+def test_every_shape_is_compiled_of_every_engine():
+    """Torch's own limit of eight would leave the others uncompiled."""
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append(tuple(inputs[0].shape))
+        return graph.forward
+
+    class Doubler:
+        def __init__(self, by):
+            self.by = by
+
+        def run(self, buffers, sides):
+            return buffers[0] * self.by if sides else buffers[0] + self.by
+
+    shapes = [(rows, size) for rows in BUCKETS for size in (8, 16, 24)]
+    for by in (2.0, 3.0):
+        inside = compiled_by_shape(Doubler(by).run, backend)
+        for shape in shapes:
+            assert torch.equal(inside([torch.ones(shape)], True), torch.full(shape, by))
+    assert sorted(compiled) == sorted(shapes * 2)
 
 
 @given(rows=st.integers(1, BUCKETS[-1]))
