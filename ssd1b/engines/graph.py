@@ -7,7 +7,7 @@ trained. All row inputs are float32 (ids and slots int64) whatever the model com
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -65,15 +65,20 @@ def bank_inputs(layout: Layout) -> list[str]:
 def adapted(
     model: nn.Module, layout: Layout, slot_B: Tensor, scale_B: Tensor, bank: Sequence[Tensor]
 ) -> Iterator[None]:
-    """Hang the side paths on a model while the context lasts. bank holds A and B of each group, as `Bank.arrays`."""
+    """Hang the side paths on a model while the context lasts. bank holds A and B of each group, as `Bank.arrays`.
+
+    A layer's A and B are taken out of the bank when it runs: those of all layers at once would be copied twice, and at
+    full width they are a hundred megabytes a row.
+    """
     modules = {path.removeprefix(TEXT_MODEL): module for path, module in model.named_modules()}
     handles = []
     for i, group in enumerate(layout.groups):
-        a, b_BLRO = bank[2 * i].index_select(0, slot_B), bank[2 * i + 1].index_select(0, slot_B)
-        b_BLRO = b_BLRO * scale_B.to(b_BLRO.dtype)[:, None, None, None]
+        hook, layers = conv_path if group.shape.kernel else linear_path, len(group.paths)
+        a, b = bank[2 * i].flatten(0, 1), bank[2 * i + 1].flatten(0, 1)  # slot by slot, layer by layer
+        scale_B11 = scale_B.to(b.dtype)[:, None, None]
         for layer, path in enumerate(group.paths):
-            hook = conv_path if group.shape.kernel else linear_path
-            handles.append(modules[path].register_forward_hook(hook(a[:, layer], b_BLRO[:, layer], group.shape)))
+            place = Place(a, b, slot_B * layers + layer, scale_B11)
+            handles.append(modules[path].register_forward_hook(hook(place, group.shape)))
     try:
         yield
     finally:
@@ -81,20 +86,34 @@ def adapted(
             handle.remove()
 
 
+class Place(NamedTuple):
+    """Where a layer's adapters lie in the bank, and how much they weigh."""
+
+    a: Tensor
+    b: Tensor
+    at_B: Tensor
+    scale_B11: Tensor
+
+    def taken(self) -> tuple[Tensor, Tensor]:
+        """Return A and the weighed B of every row."""
+        return self.a.index_select(0, self.at_B), self.b.index_select(0, self.at_B) * self.scale_B11
+
+
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]
 
 
-def linear_path(a_BIR: Tensor, b_BRO: Tensor, _shape: LayerShape) -> Hook:
+def linear_path(place: Place, _shape: LayerShape) -> Hook:
     """Return a forward hook that adds the low-rank path to a Linear of (B, T, I) or (B, I) inputs."""
 
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+        a_BIR, b_BRO = place.taken()
         x_BTI = inputs[0] if inputs[0].dim() == 3 else inputs[0][:, None]
         return out + torch.bmm(torch.bmm(x_BTI, a_BIR), b_BRO).reshape(out.shape)
 
     return hook
 
 
-def conv_path(a_BKRI: Tensor, b_BRO: Tensor, shape: LayerShape) -> Hook:
+def conv_path(place: Place, shape: LayerShape) -> Hook:
     """Return a forward hook that adds the low-rank path to a convolution.
 
     One product takes every pixel to the R channels of each position of the kernel; those images, shifted to where the
@@ -103,6 +122,7 @@ def conv_path(a_BKRI: Tensor, b_BRO: Tensor, shape: LayerShape) -> Hook:
     """
 
     def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out_BOHW: Tensor) -> Tensor:
+        a_BKRI, b_BRO = place.taken()
         x_BIHW = inputs[0]
         height, width = x_BIHW.shape[2:]
         image_BKRT = a_BKRI @ x_BIHW.flatten(2)[:, None]
