@@ -21,7 +21,7 @@ def run(config: Promote) -> dict[str, Any]:
         show(gate.message)
     promoted = all(gate.passes for gate in gates)
     if promoted:
-        tracking.set_alias(config.name, config.champion, version.version)
+        tracking.crown(config.name, config.champion, version.version)
     return {
         "model": version.uri,
         "promoted": promoted,

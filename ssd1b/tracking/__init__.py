@@ -33,6 +33,8 @@ from ssd1b.tracking.store import PASSING, connect
 
 PARAMS_PER_BATCH = 100
 """MLflow's limit."""
+REPLACED = "replaced"
+"""Tag of a version that an alias was moved to: the version it was moved from, empty where there was none."""
 MODELS_EXPERIMENT = "models"
 """Where models that no run made are filed."""
 DESCRIPTION = 5000
@@ -205,6 +207,22 @@ def set_alias(name: str, alias: str, version: str) -> None:
     """Move an alias; serving follows `champion`."""
     find(f"models:/{name}/{version}")
     connect().set_registered_model_alias(name, alias, version)
+
+
+def crown(name: str, alias: str, version: str) -> None:
+    """Move an alias, and note on the version the one that it replaces: the way back."""
+    try:
+        was = version_of(name, alias).version
+    except ValueError:
+        was = ""
+    if was != version:
+        tag(name, version, REPLACED, was)
+        set_alias(name, alias, version)
+
+
+def drop_alias(name: str, alias: str) -> None:
+    """Remove an alias; none there is none to remove."""
+    connect().delete_registered_model_alias(name, alias)
 
 
 def tag(name: str, version: str, key: str, value: str) -> None:
