@@ -34,6 +34,7 @@ from ssd1b.pruning.full_size import random_unet
 from ssd1b.recipes.benchmark import EngineContest
 from ssd1b.sizes import Size
 from ssd1b.trials.contenders import PLAIN, SIZE, engine_call, fill, fused_into, plain_call
+from ssd1b.trials.same_picture import same_pictures
 from ssd1b.trials.turns import Call, medians_ms
 
 MODELS = ("teacher", "student")
@@ -56,6 +57,7 @@ def engine_contest(config: EngineContest) -> dict[str, Any]:
             "parameters": {model: int(unet.num_parameters()) for model, unet in unets.items()},
         }
         result["step_ms"] = steps(config, bundles, unets)
+        result["same_picture_db"] = same_pictures(bundles[backend, "teacher"] for backend in found)
         students = {backend: bundle for (backend, model), bundle in bundles.items() if model == "student"}
         slots, rows = 1 + max(config.adapters), example_rows(unets["student"], 77, config.bank_rows)
         result["bank"] = {

@@ -109,6 +109,8 @@ def test_the_contest_of_engines(tiny_model):
     assert result["live_ms"].keys() == names | {"rank"}
     assert all(0 < each["share"]["4"] < 1 for each in result["decode"].values())
     assert result["parameters"]["teacher"] == result["parameters"]["student"]
+    assert names - {"diffusers"} <= result["same_picture_db"].keys()
+    assert all(db >= 40 for name, db in result["same_picture_db"].items() if name == "torch" or name.endswith("f32"))
 
 
 @pytest.mark.usefixtures("home")
