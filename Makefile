@@ -17,8 +17,8 @@ demo: $(VENV)/ready  ## corpus to endpoint, once, on this machine; the gallery i
 serve: $(VENV)/ready  ## serve the champion on 127.0.0.1:8000 until Ctrl-C
 	$(BIN)/python -m serve.app up
 
-test: $(VENV)/ready
-	$(BIN)/python -m pytest
+test: $(VENV)/ready  ## on two cores at once
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .

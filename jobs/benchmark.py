@@ -5,6 +5,8 @@
 `data` instead reads pictures and latents, against other libraries: --set others=/path/to/python.
 `faults` instead kills, drains and grows an elastic run in every way there is, and tells what each cost.
 `curves` instead lays the losses of 1, 2 and 3 workers, and of a run with three failures, over one another.
+`serve` instead sends the same requests to our endpoint and three others, one after the other.
+`serve_faults` instead hurts our endpoint in fourteen ways under load, and counts answers, errors and charges.
 `train` instead measures a training step: against plain PyTorch, its own passes, through Ray; and at full size.
 """
 
@@ -16,13 +18,23 @@ from ssd1b.elastic.scale import corpus_scale
 from ssd1b.provenance import machine
 from ssd1b.pruning.full_size import full_size
 from ssd1b.recipes.benchmark import RECIPES, CorpusScale, Curves, DataPath, EngineContest, Faults, FullSize, TrainStep
+from ssd1b.recipes.serving import RECIPES as SERVING
+from ssd1b.recipes.serving import ServeFaults, ServeLoad
 from ssd1b.trials.benchmark import train
 from ssd1b.trials.curves import curves
 from ssd1b.trials.engine_contest import engine_contest
 from ssd1b.trials.faults import faults
+from ssd1b.trials.load.contest import contest
+from ssd1b.trials.load.drill import drill
 
 
-def run(config: EngineContest | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep) -> dict[str, Any]:
+def run(
+    config: EngineContest | FullSize | CorpusScale | DataPath | Faults | Curves | TrainStep | ServeLoad | ServeFaults,
+) -> dict[str, Any]:
+    if isinstance(config, ServeLoad):
+        return contest(config)
+    if isinstance(config, ServeFaults):
+        return drill(config)
     if isinstance(config, EngineContest):
         return engine_contest(config)
     if isinstance(config, TrainStep):
@@ -39,4 +51,4 @@ def run(config: EngineContest | FullSize | CorpusScale | DataPath | Faults | Cur
 
 
 if __name__ == "__main__":
-    main(RECIPES, run)
+    main({**RECIPES, **SERVING}, run)

@@ -1,94 +1,170 @@
-"""The LoRA bank of a replica: finds an adapter in the registry and puts it into a slot while steps go on."""
+"""The LoRA bank of a replica: lets requests begin, and puts their adapters into slots while steps go on."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Protocol
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
+from serve.admission import Admission
+from serve.catalogue import Catalogue
 from serve.errors import RequestError, not_offered
-from serve.residency import Load, Residency, Wait
+from serve.meters import Meters
+from serve.request import LoraChoice, Priority
+from serve.residency import Load, Resident
+from serve.shelf import Shelf
+from serve.wearing import Wearing, wearing
 
 logger = logging.getLogger("ray.serve")
 
+Part = tuple[Any, float]
+"""An adapter as the painter read it, and its weight."""
 
-class Adapters(Protocol):
-    """Where adapters come from. The verbs may block; the bank calls them on a thread."""
 
-    def names(self) -> tuple[str, ...]:
-        """Return the short names on offer."""
+@dataclass(frozen=True)
+class Place:
+    """What a request draws with: a slot of the bank, and the weight of its rows."""
 
-    def find(self, name: str) -> str | None:
-        """Return what identifies the version on offer now, or None if there is no such adapter."""
+    slot: int
+    scale: float
 
-    def fetch(self, key: str) -> Path:
-        """Return a folder with the adapter of a key from `find`."""
+
+PLAIN = Place(0, 1.0)
+"""Without an adapter."""
+WORN = 1000
+"""Slots' contents that are remembered before those that nobody needs are forgotten."""
 
 
 class Bank:
-    """Lends slots. A promoted version of an adapter is another key: it takes a slot of its own and the old one ages."""
+    """Lends slots, and room for rows. For the event loop's thread only.
 
-    def __init__(self, slots: int, adapters: Adapters, upload: Callable[[int, Path], None]) -> None:
-        self._residency = Residency(slots)
-        self._adapters = adapters
-        self._upload = upload
-        self._changed = asyncio.Event()
+    A promoted version of an adapter is another key: it takes a slot of its own and the old one ages. Several adapters
+    of one request are one slot, their weights in it.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        rows: int,
+        catalogue: Catalogue,
+        shelf: Shelf,
+        upload: Callable[[int, Sequence[Part]], None],
+        meters: Meters,
+    ) -> None:
+        """Open a bank of so many slots, with slot 0, for requests of so many rows together."""
+        self._slots, self._catalogue, self._shelf = slots, catalogue, shelf
+        self._upload, self._meters = upload, meters
+        self._admission: Admission[int] = Admission(rows, slots)
+        self._tickets = count()
+        self._promised: dict[int, asyncio.Future[Place]] = {}
+        self._worn: dict[str, tuple[Wearing, tuple[str, ...]]] = {}  # key of a slot -> what is in it
+        self._loading: set[asyncio.Task[None]] = set()
+        self._uploads = ThreadPoolExecutor(1, "uploads")  # they take turns at the engine's lock anyhow
+
+    @property
+    def waiting(self) -> int:
+        """Requests that may not begin yet."""
+        return self._admission.waiting
+
+    @property
+    def resident(self) -> tuple[str, ...]:
+        """Labels of what is ready to draw with, least recently used first."""
+        return tuple(self._worn[key][0].label for key in self._admission.resident)
 
     @asynccontextmanager
-    async def slot(self, name: str | None) -> AsyncIterator[int]:
-        """Hold the slot of an adapter while drawing; slot 0 for None.
+    async def place(
+        self, loras: Sequence[LoraChoice], rows: int, priority: Priority = "interactive"
+    ) -> AsyncIterator[Place]:
+        """Hold room for so many rows, and the slot of what the request wears, while drawing.
 
         Raises:
             RequestError: no such adapter, or one that does not fit the model.
         """
-        if name is None:
-            yield 0
-            return
-        key = await asyncio.to_thread(self._adapters.find, name)
-        if key is None:
-            known = await asyncio.to_thread(self._adapters.names)
-            raise not_offered("lora", name, known)
-        slot = await self._acquire(name, key)
+        wears, key = await self._wanted(loras)
+        ticket, promise = next(self._tickets), asyncio.get_running_loop().create_future()
+        self._promised[ticket] = promise
+        self._admission.join(ticket, rows, key, priority)
         try:
-            yield slot
+            self._decide()
+            place = await promise
+            yield Place(place.slot, wears.scale) if place.slot else PLAIN
         finally:
-            self._release(key)
+            del self._promised[ticket]
+            self._admission.leave(ticket)
+            self._decide()
 
-    async def _acquire(self, name: str, key: str) -> int:
-        while isinstance(decision := self._residency.acquire(key), Wait):
-            await self._changed.wait()
-        if not isinstance(decision, Load):
-            return decision.slot
-        loading = asyncio.create_task(self._load(name, key, decision))
-        try:
-            await asyncio.shield(loading)  # an upload that has begun ends, even if the caller who asked for it goes
-        except asyncio.CancelledError:
-            loading.add_done_callback(lambda load: None if load.exception() else self._release(key))
-            raise
-        return decision.slot
+    async def _wanted(self, loras: Sequence[LoraChoice]) -> tuple[Wearing, str | None]:
+        """Return what the request wears and the key of its slot, None for slot 0; reading it has begun."""
+        keys: dict[str, str] = {}
+        for choice in loras:
+            found = await self._catalogue.find(choice.name)
+            if found is None:
+                raise not_offered("lora", choice.name, await self._catalogue.names())
+            keys[choice.name] = found
+        wears = wearing(loras)
+        if not wears.parts:
+            return wears, None
+        if self._slots < 2:
+            raise RequestError("This engine was opened without room for LoRA adapters", "lora", "lora_unfit")
+        parts = tuple(keys[name] for name, _ in wears.parts)
+        for part in parts:
+            self._shelf.ask(part)
+        key = wears.label_of(keys)
+        if len(self._worn) > WORN:
+            self._worn = {key: self._worn[key] for key in self._admission.keys}
+        self._worn[key] = (wears, parts)
+        return wears, key
 
-    async def _load(self, name: str, key: str, decision: Load) -> None:
+    def close(self) -> None:
+        """Upload nothing more."""
+        self._uploads.shutdown(wait=False, cancel_futures=True)
+
+    def _decide(self) -> None:
+        """Let begin who may."""
+        for admit in self._admission.decide():
+            seat = admit.seat
+            if isinstance(seat, Load):
+                self._meters.miss(seat.evicted is not None)
+                assert admit.key is not None
+                task = asyncio.get_running_loop().create_task(self._fill(admit.ticket, admit.key, seat))
+                self._loading.add(task)
+                task.add_done_callback(self._loading.discard)
+                continue
+            if isinstance(seat, Resident):
+                self._meters.hit()
+            self._give(admit.ticket, Place(seat.slot, 1.0) if seat else PLAIN)
+
+    def _give(self, ticket: int, outcome: Place | Exception) -> None:
+        promise = self._promised.get(ticket)
+        if promise is None or promise.done():  # gone meanwhile
+            return
+        if isinstance(outcome, Exception):
+            promise.set_exception(outcome)
+        else:
+            promise.set_result(outcome)
+
+    async def _fill(self, ticket: int, key: str, seat: Load) -> None:
+        """Put into a slot what a request wears, even if the request goes meanwhile: the slot is being written."""
+        began = time.monotonic()
+        wears, keys = self._worn[key]
         try:
-            folder = await asyncio.to_thread(self._adapters.fetch, key)
-            await asyncio.to_thread(self._upload, decision.slot, folder)
+            parts = [(await self._shelf.get(part), weight) for part, (_, weight) in zip(keys, wears.parts, strict=True)]
+            await asyncio.get_running_loop().run_in_executor(self._uploads, self._upload, seat.slot, parts)
         except Exception as error:
-            self._residency.failed(key)
-            self._tell()
-            if isinstance(error, ValueError):
-                raise RequestError(
-                    f"The LoRA '{name}' does not fit this model: {error}", "lora", "lora_unfit"
-                ) from error
-            raise
-        self._residency.loaded(key)
-        self._tell()
-        logger.info("slot %d holds %s; evicted: %s", decision.slot, key, decision.evicted)
+            self._admission.failed(key)
+            self._give(ticket, unfit(wears, error) if isinstance(error, ValueError) else error)
+        else:
+            self._admission.loaded(key)
+            self._meters.swap(time.monotonic() - began)
+            logger.info("slot %d holds %s; evicted: %s", seat.slot, key, seat.evicted)
+            self._give(ticket, Place(seat.slot, 1.0))
+        self._decide()
 
-    def _release(self, key: str) -> None:
-        self._residency.release(key)
-        self._tell()
 
-    def _tell(self) -> None:
-        """Wake everyone who waits for a slot; they ask again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
+def unfit(wears: Wearing, error: ValueError) -> RequestError:
+    named = f"LoRA '{wears.label}' does" if len(wears.parts) == 1 else f"LoRAs {wears.label} together do"
+    return RequestError(f"The {named} not fit this model: {error}", "lora", "lora_unfit")

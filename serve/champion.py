@@ -1,25 +1,25 @@
-"""The model in the registry's @champion, as the painter a replica needs, and its adapters by name.
-
-The champion's version carries the tag "bundle", the uri of its engine bundle; without it the torch backend runs on the
-model's own folder, slower but the same pictures.
-"""
+"""An opened engine bundle as the painter that a workshop needs."""
 
 import logging
-import re
 import threading
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from serve.fitting import LATENT_PIXELS, fitted, fitted_mask
 from serve.offer import Offer
-from serve.request import GenerationRequest
-from ssd1b import tracking
+from serve.request import GenerationRequest, Start
+from serve.scheduler import Need
+from ssd1b.adapters.adapter import Adapter
 from ssd1b.engines.bundle import Bundle
-from ssd1b.sampling.denoise import Request, Row, advance, start
+from ssd1b.sampling.denoise import Known, Request, Row, advance, start
+from ssd1b.sampling.preview import FILE as PREVIEW
+from ssd1b.sampling.preview import Preview
+from ssd1b.sampling.prompts import Prompts
 from ssd1b.sampling.schedule import Schedule
 from ssd1b.sampling.tables import SAMPLERS
 from ssd1b.sampling.weights import parse
@@ -27,7 +27,7 @@ from ssd1b.sizes import Size
 
 logger = logging.getLogger("ray.serve")
 
-ALIAS = "champion"
+# C H W latent, h w the same positions of a preview, 3 red green blue
 
 
 class Champion:
@@ -37,8 +37,10 @@ class Champion:
         self._bundle = bundle
         self._prompts, self._decode, self._engine = bundle.prompts, bundle.decode, bundle.engine()
         self._schedule = Schedule.read(bundle.folder)
-        # Tokenizers refuse two threads at once, and so may a decoder; the engine has a lock of its own.
-        self._reading, self._decoding = threading.Lock(), threading.Lock()
+        self._colours = Preview.load(bundle.folder) if (bundle.folder / PREVIEW).is_file() else self._through_decoder
+        # Tokenizers refuse two threads at once; those that count are others than those that read, which takes longer.
+        self._counted = Prompts.through(bundle.folder, bundle.text)
+        self._counting, self._decoding = threading.Lock(), threading.Lock()
         self.slots = self._engine.slots
         self.offer = Offer(
             model=model,
@@ -50,11 +52,10 @@ class Champion:
         )
 
     def count(self, text: str) -> int:
-        with self._reading:
-            return self._prompts.count(parse(text))
+        with self._counting:
+            return self._counted.count(parse(text))
 
-    def begin(self, request: GenerationRequest, size: Size, slot: int) -> list[Row]:
-        scale = request.loras[0].scale if request.loras else 1.0
+    def begin(self, request: GenerationRequest, size: Size, slot: int, scale: float) -> list[Row]:
         rows = [
             Request(
                 prompt=request.prompt,
@@ -66,76 +67,58 @@ class Champion:
                 rescale=request.rescale,
                 sampler=request.sampler,
                 size=size,
+                strength=request.start.strength if request.start else 1.0,
                 slot=slot,
                 scale=scale,
             )
             for seed in request.seeds
         ]
-        with self._reading:
-            return start(self._prompts.wearing(slot, scale), rows, schedule=self._schedule, device=self._engine.device)
+        known = [self._known(request.start, size)] * len(rows) if request.start else ()
+        prompts = self._prompts.wearing(slot, scale)
+        return start(prompts, rows, known, schedule=self._schedule, device=self._engine.device)
 
-    def group(self, row: Row) -> Hashable:
-        return row.group
+    def _known(self, given: Start, size: Size) -> Known:
+        """Return the picture to start from as latents, once for all pictures of a request."""
+        pixels_1CHW = torch.from_numpy(fitted(given.picture, size))[None]
+        mean_1CHW, std_1CHW = self._bundle.encode(pixels_1CHW)
+        mask = torch.from_numpy(fitted_mask(given.mask, size)) if given.mask else None
+        return Known(mean_CHW=mean_1CHW[0], std_CHW=std_1CHW[0], mask_1HW=mask)
 
-    def calls(self, row: Row) -> int:
-        return len(row.table) - row.step
+    def need(self, row: Row) -> Need:
+        height, width, _ = row.group
+        return Need(
+            group=row.group,
+            steps=len(row.table) - row.step,
+            cells=height * width,
+            rows=2 if row.guided else 1,
+            adapted=row.request.slot != 0,
+        )
 
     def advance(self, rows: Sequence[Row]) -> None:
         advance(self._engine, rows)
+
+    def preview(self, row: Row) -> Callable[[], NDArray[np.uint8]]:
+        latents_1CHW = row.denoised_CHW[None]  # a step makes new tensors, so this one stays as it is
+        return lambda: np.asarray(self._colours(latents_1CHW)[0])
+
+    def _through_decoder(self, latents_1CHW: torch.Tensor) -> torch.Tensor:
+        """Return previews as `Preview` does, for a model that has no map of its VAE's colours: dearer, not worse."""
+        with self._decoding:
+            pictures_1HW3 = self._decode(latents_1CHW)
+        return pictures_1HW3[:, LATENT_PIXELS // 2 :: LATENT_PIXELS, LATENT_PIXELS // 2 :: LATENT_PIXELS]
 
     def decode(self, rows: Sequence[Row]) -> list[NDArray[np.uint8]]:
         with self._decoding:
             pictures_BHW3 = self._decode(torch.stack([row.latents_CHW for row in rows]))
         return list(pictures_BHW3.numpy())
 
-    def load_adapter(self, slot: int, folder: Path) -> None:
-        adapter, report = self._bundle.read_adapter(folder, self._engine, folder.parent.name)
+    def read_adapter(self, path: Path, name: str) -> Adapter:
+        adapter, report = self._bundle.read_adapter(path, self._engine, name)
         logger.log(logging.WARNING if report.dropped else logging.INFO, "adapter %s: %s", adapter.name, report)
+        return adapter
+
+    def load_adapter(self, slot: int, parts: Sequence[tuple[Adapter, float]]) -> None:
+        # One alone is weighed row by row; what several weigh is in their slot.
+        adapter = parts[0][0] if len(parts) == 1 else Adapter.combine(parts)
         self._engine.load_adapter(slot, adapter)
         self._bundle.text.load_adapter(slot, adapter)
-
-
-class Registry:
-    """The adapters (serve/bank.py) registered for a model: `<model>-lora-<name>`, at their own @champion."""
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-
-    def names(self) -> tuple[str, ...]:
-        found = {version.tags["lora"] for version in tracking.versions({"kind": "lora", "base": self._model})}
-        return tuple(name for name in sorted(found) if self.find(name))
-
-    def find(self, name: str) -> str | None:
-        if not re.fullmatch(r"[\w.-]+", name):  # the registry's names hold nothing else
-            return None
-        try:
-            return tracking.version_of(f"{self._model}-lora-{name}", ALIAS).uri
-        except ValueError:
-            return None
-
-    def fetch(self, key: str) -> Path:
-        return tracking.download(key)
-
-
-def require_champion(model: str) -> tracking.Version:
-    """Return the champion's version.
-
-    Raises:
-        ValueError: there is none; the message says what makes one.
-    """
-    try:
-        return tracking.version_of(model, ALIAS)
-    except ValueError as error:
-        raise ValueError(f"nothing to serve: {error}. `make demo` goes the whole way and makes one") from error
-
-
-def open_champion(model: str, backend: str = "auto") -> tuple[Champion, Registry]:
-    """Download and open the champion and its registry of adapters."""
-    version = require_champion(model)
-    uri = version.tags.get("bundle")
-    if uri is None:
-        logger.warning("%s has no engine bundle (`python -m jobs.export` makes it): torch runs its folder", version.uri)
-    bundle = Bundle.load(tracking.download(uri or version.uri), backend if uri else "auto")
-    champion = Champion(bundle, model, version.version)
-    logger.info("serving %s (%s) on %s", version.uri, uri or "no bundle", bundle.backend)
-    return champion, Registry(model)

@@ -29,11 +29,16 @@ class RequestError(Exception):
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
 
+NAMED = 20
+"""A refusal names so many of what is offered; there may be a thousand adapters."""
+
+
 def not_offered(param: str, value: str, allowed: Sequence[str]) -> RequestError:
-    """The refusal of a value outside a known list: names the list and the nearest of it."""
+    """The refusal of a value outside a known list: names the nearest of it, and the list as far as it is short."""
+    named = ", ".join(allowed[:NAMED]) + (f" and {len(allowed) - NAMED} more" if len(allowed) > NAMED else "")
     hint = nearest(value, allowed) if len(allowed) > 1 else ""
     return RequestError(
-        f"{param} {value!r} is not offered{hint}; offered: {', '.join(allowed) or 'none yet'}",
+        f"{param} {value!r} is not offered{hint}; offered: {named or 'none yet'}",
         param,
         "invalid_value",
     )

@@ -1,142 +1,156 @@
-"""The HTTP front: reads a dialect, asks the engine, issues again when a replica dies, answers in the dialect."""
+"""The HTTP front: reads a dialect, asks the engine, issues again when a replica dies, answers in the dialect.
 
-import logging
-import secrets
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+`routes` is the whole web app and needs no Ray; `Ingress` is it as a Serve deployment.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
-from serve.answer import Generation
-from serve.dialects import openai
+from serve.accounts import Accounts, NoAccounts, open_accounts
+from serve.answer import Event
+from serve.board import board_of
+from serve.dialects.a1111 import Img2Img, Txt2Img
+from serve.dialects.huggingface import TextToImage
+from serve.dialects.openai import ImageRequest
+from serve.dialects.openai_edits import EditForm
+from serve.dialects.replicate import PredictionBody
+from serve.dialects.segmind import SsdRequest
 from serve.errors import RequestError
-from serve.offer import Offer
+from serve.front import a1111, house, huggingface, openai, replicate, segmind
+from serve.front.a1111 import PngInfo
+from serve.front.again import Engine
+from serve.front.desk import Desk
+from serve.front.gone import ended
+from serve.front.meters import Meters
+from serve.front.predictions import Predictions
+from serve.front.refusals import dialect_of, refuse
+from serve.front.runner import Runner
+from serve.front.visits import Visits, visit_of
+from serve.front.webhooks import Webhooks
 from serve.request import GenerationRequest
+from serve.rollout.hook import hook
+from serve.styles import Styles, open_styles
+from ssd1b.home import home
 
-logger = logging.getLogger("ray.serve")
-
-DIED = (RayActorError, ReplicaUnavailableError)
-"""What a call raises when its replica has died, or is leaving."""
-ATTEMPTS = 4
-"""How often one request is issued at most. A request that kills every replica it meets ends here."""
-BODY_BYTES = 2**20
-
-
-class Engine(Protocol):
-    """The calls the front makes."""
-
-    def generate(self, request: GenerationRequest) -> Awaitable[Generation | RequestError]: ...
-
-    def offer(self) -> Awaitable[Offer]: ...
+BOARD_S = 10.0
+"""How long all replicas together may take to answer a call to every one of them."""
+WEBHOOK_SECRET = "SSD1B_WEBHOOK_SECRET"
+"""Names what MLflow signs its webhook with (serve/rollout/hook.py)."""
+BODIES = (ImageRequest, EditForm, SsdRequest, Txt2Img, Img2Img, PngInfo, TextToImage, PredictionBody)
+"""Of the document."""
 
 
 @serve.ingress()
 class Ingress:
     """The front as a Serve deployment (serve/app.py sets its numbers). Holds no model."""
 
-    def __init__(self, engine: DeploymentHandle[Any], model: str) -> None:
-        self._engine, self._model = engine, model
+    def __init__(self, engine: DeploymentHandle[Any], model: str, webhook_hosts: Sequence[str] = ()) -> None:
+        self._engine, self._drawing, self._model = engine, engine.options(stream=True), model
+        self._webhook_hosts = webhook_hosts
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return routes(self, self._model)
+        return routes(
+            self,
+            self._model,
+            accounts=open_accounts(),
+            styles=open_styles(),
+            storage=home() / "predictions.db",
+            webhook_hosts=self._webhook_hosts,
+            webhook_secret=os.environ.get(WEBHOOK_SECRET),
+        )
 
     def generate(self, request: GenerationRequest) -> Awaitable[Any]:
         response: Awaitable[Any] = self._engine.generate.remote(request)
         return response
 
+    async def draw(self, request: GenerationRequest) -> AsyncIterator[Event]:
+        events = self._drawing.draw.remote(request)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            events.cancel()
+
     def offer(self) -> Awaitable[Any]:
         response: Awaitable[Any] = self._engine.offer.remote()
         return response
 
+    async def board(self) -> dict[str, Any]:
+        """Ask every replica at once; one that dies meanwhile is left out."""
+        told = await self._engine.broadcast("report").results_async(timeout_s=BOARD_S, return_exceptions=True)
+        return board_of(self._model, [one for one in told if isinstance(one, dict)])
 
-def routes(engine: Engine, model: str) -> FastAPI:
-    """Return the web app in front of an engine that serves under the name `model`."""
-    app = FastAPI(title="ssd1b", openapi_url=None)
+    async def nudge(self) -> None:
+        """Tell every replica to look at the registry; one that does not hear it looks by itself, some seconds later."""
+        await self._engine.broadcast("look").results_async(timeout_s=BOARD_S, return_exceptions=True)
 
-    @app.middleware("http")
-    async def stamp(http: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Give every response OpenAI's two headers, and what went wrong unforeseen its error shape."""
-        started = time.monotonic()
-        http.state.id = f"req_{secrets.token_hex(16)}"
-        try:
-            response = await call_next(http)
-        except Exception:
-            logger.exception("%s failed", http.state.id)
-            message = f"The server failed on this request; its log names {http.state.id}"
-            error = RequestError(message, None, "server_error", 500, "server_error")
-            response = JSONResponse(error.body(), error.status)
-        response.headers["x-request-id"] = http.state.id
-        response.headers["openai-processing-ms"] = str(round((time.monotonic() - started) * 1000))
-        return response
+
+def routes(
+    engine: Engine,
+    model: str,
+    *,
+    accounts: Accounts | NoAccounts | None = None,
+    styles: Styles | None = None,
+    storage: Path | None = None,
+    webhook_hosts: Sequence[str] = (),
+    webhook_secret: str | None = None,
+) -> FastAPI:
+    """Return the web app in front of an engine that serves under the name `model`.
+
+    storage: the file that predictions are kept in; None keeps them in memory, and they end with the process.
+    webhook_hosts: HOST or HOST:PORT of private networks that webhooks may be sent to.
+    webhook_secret: what the registry signs its own webhook with; without it that route is closed.
+
+    Raises:
+        ValueError: a webhook host that is none.
+    """
+    desk = Desk(engine, model, accounts or NoAccounts(), open_styles() if styles is None else styles)
+    store, meters = Predictions(storage), Meters()
+    runner = Runner(desk, store, Webhooks(store.secret(), webhook_hosts), meters)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(runner.keep(), name="predictions")
+        yield
+        await ended(keeper)
+        await runner.webhooks.close()
+        store.close()
+        desk.accounts.close()
+
+    app = FastAPI(
+        title=f"ssd1b: {model}",
+        description="One engine, five dialects. Send a key as `Authorization: Bearer KEY` or x-api-key.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    app.add_middleware(Visits, dialect_of=dialect_of, refuse=refuse, meters=meters)
 
     @app.exception_handler(RequestError)
-    async def refuse(_: Request, error: RequestError) -> Response:
-        return JSONResponse(error.body(), error.status, {"retry-after": "1"} if error.status in (429, 503) else None)
+    async def refused(http: Request, error: RequestError) -> Response:
+        return refuse(visit_of(http), error)
 
     @app.exception_handler(HTTPException)
     async def no_route(http: Request, error: HTTPException) -> Response:
-        message = f"{error.detail}: {http.method} {http.url.path}; offered: POST /v1/images/generations, GET /v1/models"
-        code = "unknown_url" if error.status_code == 404 else "method_not_allowed"
-        return JSONResponse(RequestError(message, None, code).body(), error.status_code, error.headers)
+        answer = refuse(visit_of(http), house.no_route(http, error))
+        if error.status_code == 405:
+            answer.headers["allow"] = ", ".join(house.methods(routers, http))
+        return answer
 
-    @app.post("/v1/images/generations")
-    async def generations(http: Request) -> Response:
-        image = openai.read(await body_of(http))
-        request = openai.to_request(image, model)
-        answer = await again(lambda: engine.generate(request), http.state.id)
-        if isinstance(answer, RequestError):
-            raise answer
-        logger.info("%s: %d picture(s) by %s", http.state.id, request.n, answer.replica)
-        return JSONResponse(openai.to_response(image, answer, int(time.time())))
-
-    @app.get("/v1/models")
-    async def models(http: Request) -> Response:
-        return JSONResponse(openai.to_models(await again(engine.offer, http.state.id)))
-
-    @app.get("/healthz")
-    async def healthz() -> Response:
-        """The front answers. Serve itself watches the engines; /v1/models asks one."""
-        return JSONResponse({"status": "ok"})
-
+    routers = [routed.router(desk) for routed in (openai, segmind, a1111, huggingface)]
+    routers += [replicate.router(desk, store, runner), hook(webhook_secret, engine.nudge)]
+    routers += [house.router(desk, app, BODIES)]
+    for router in routers:
+        app.include_router(router)
+    app.router.default = house.Fallback()
     return app
-
-
-async def body_of(http: Request) -> bytes:
-    """Return the body, refusing one longer than any request needs."""
-    body = bytearray()
-    async for chunk in http.stream():
-        body += chunk
-        if len(body) > BODY_BYTES:
-            raise RequestError(f"The body is larger than {BODY_BYTES} bytes", None, "request_too_large", 413)
-    return bytes(body)
-
-
-async def again(call: Callable[[], Awaitable[Any]], request_id: str) -> Any:
-    """Await the call; issue it again when its replica dies, since equal requests give equal pictures.
-
-    Raises:
-        RequestError: 429 when the queue is full, 503 when every attempt lost its replica or there is none.
-    """
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return await call()
-        except DIED as error:
-            logger.warning("%s: attempt %d of %d lost its replica: %s", request_id, attempt, ATTEMPTS, error)
-        except BackPressureError as error:
-            raise RequestError(
-                "Too many requests wait: try again soon", None, "rate_limit_exceeded", 429, "requests"
-            ) from error
-        except DeploymentUnavailableError as error:
-            raise unavailable("The model is not being served: its deployment failed") from error
-    raise unavailable(f"The replica died {ATTEMPTS} times while drawing this request")
-
-
-def unavailable(message: str) -> RequestError:
-    return RequestError(message, None, "service_unavailable", 503, "server_error")

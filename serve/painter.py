@@ -1,24 +1,30 @@
-"""What a replica needs of a model: seven verbs. The real one stands in serve/champion.py; tests bring a small one."""
+"""What a replica needs of a model: nine verbs. The real one stands in serve/champion.py; tests bring a small one."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serve.offer import Offer
 from serve.request import GenerationRequest
+from serve.scheduler import Need
+from serve.shelf import Readable
 from ssd1b.sizes import Size
 
-# H W height and width in pixels, 3 red green blue
+# H W height and width in pixels, h w latent positions, 3 red green blue
 
 Row = TypeVar("Row")
 """The state of one picture in the making; only the painter looks into it."""
 
 
 class Painter(Protocol, Generic[Row]):
-    """A model that draws step by step. Each verb may run on another thread; `advance` is never called twice at once."""
+    """A model that draws step by step.
+
+    Each verb may run on another thread, and all of them at once; `advance`, `begin` and `decode` each never twice at
+    once.
+    """
 
     offer: Offer
     slots: int
@@ -31,24 +37,41 @@ class Painter(Protocol, Generic[Row]):
             ValueError: a text that cannot be read, in words for the caller.
         """
 
-    def begin(self, request: GenerationRequest, size: Size, slot: int) -> list[Row]:
-        """Encode the prompts and return one row per picture, at its first noise.
+    def begin(self, request: GenerationRequest, size: Size, slot: int, scale: float) -> list[Row]:
+        """Encode the prompts, and the picture to start from; return one row per picture, at its first noise.
+
+        scale weighs the adapter in the slot.
 
         Raises:
             ValueError: what the sampler cannot do, in words for the caller.
+            RequestError: a picture that cannot be read.
         """
 
-    def group(self, row: Row) -> Hashable:
-        """Return what rows must be equal in to make a step together."""
-
-    def calls(self, row: Row) -> int:
-        """Return how often the row must still be advanced: some samplers call the model twice a step."""
+    def need(self, row: Row) -> Need:
+        """Return what the rest of a row asks of the engine."""
 
     def advance(self, rows: Sequence[Row]) -> None:
-        """Take the rows, which are of one group, one denoising step further, in place."""
+        """Take the rows, which are of one group, one denoising step further, in place; all of them or none."""
+
+    def preview(self, row: Row) -> Callable[[], NDArray[np.uint8]]:
+        """Return what makes a small picture, (h, w, 3), of the row as it is now.
+
+        Called between two steps, so it must not wait; what it returns may, and runs elsewhere.
+        """
 
     def decode(self, rows: Sequence[Row]) -> list[NDArray[np.uint8]]:
-        """Return the pictures of finished rows, each of shape (H, W, 3)."""
+        """Return the pictures of finished rows of one size, each of shape (H, W, 3)."""
 
-    def load_adapter(self, slot: int, folder: Path) -> None:
-        """Put the adapter of a PEFT folder into a slot; steps that draw with other slots go on."""
+    def read_adapter(self, path: Path, name: str) -> Readable:
+        """Read an adapter into the host's memory, from a file or folder.
+
+        Raises:
+            ValueError: not an adapter, or one that fits no layer, in words for the caller.
+        """
+
+    def load_adapter(self, slot: int, parts: Sequence[tuple[Any, float]]) -> None:
+        """Put adapters that were read, each at its weight, into a slot; steps that draw with other slots go on.
+
+        Raises:
+            ValueError: they do not fit into a slot, in words for the caller.
+        """

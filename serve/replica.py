@@ -1,98 +1,93 @@
-"""The engine deployment: one model, one stepper thread, one LoRA bank. Requests meet in its batch."""
+"""The engine deployment: the versions of a model that are served now, behind the hooks that Ray Serve calls."""
 
-import asyncio
-import io
-import logging
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
-from serve.answer import Generation, Picture
-from serve.bank import Adapters, Bank
+from serve.answer import Event, Generation
 from serve.errors import RequestError
+from serve.meters import Meters
+from serve.model import Model
 from serve.offer import Offer
-from serve.painter import Painter
+from serve.pictures import Finishing, finished
 from serve.request import GenerationRequest
-from serve.stepper import Stepper
-
-logger = logging.getLogger("ray.serve")
-
-Open = Callable[[], tuple[Painter[Any], Adapters]]
-"""Opens a model and the place its adapters come from; runs in the replica's process."""
+from serve.rollout.editions import Editions
+from serve.rollout.watch import POLL_S, Watch
+from serve.workshop import Workshop
 
 
 class Replica:
     """Wrapped as a Serve deployment by serve/app.py. What blocks runs on threads, so that health checks answer."""
 
-    def __init__(self, open_model: Open, batch_rows: int) -> None:
-        self._painter, self._adapters = open_model()
-        self._bank = Bank(self._painter.slots, self._adapters, self._painter.load_adapter)
-        self._stepper = Stepper(self._painter.advance, batch_rows)
-        self._name = f"pid {os.getpid()}"
+    def __init__(
+        self, model: Model, batch_rows: int, finishing: Finishing | None = None, poll_s: float = POLL_S
+    ) -> None:
+        """Open the champion, and follow it from then on."""
+        meters, how = Meters(), finishing or Finishing()
+
+        def opened(version: str) -> Workshop:
+            painter, adapters = model.open(version)
+            how.check(painter.offer)
+            return Workshop(painter, adapters, batch_rows, partial(finished, how=how), meters)
+
+        target = model.look(None)
+        self._editions = Editions(target, opened)
+        self._watch = Watch(target, model.look, self._editions.steer, poll_s)
 
     async def generate(self, request: GenerationRequest) -> Generation | RequestError:
-        """Return the pictures, or the refusal: a refusal is an answer, not a failure of the replica."""
-        try:
-            return await self._generate(request)
-        except RequestError as refusal:
-            return refusal
+        """Return the pictures, or the refusal."""
+        with self._editions.lend(request) as workshop:
+            return await workshop.generate(request)
 
-    async def _generate(self, request: GenerationRequest) -> Generation:
-        painter = self._painter
-        prompt = await asyncio.to_thread(self._count, "prompt", request.prompt)
-        negative = await asyncio.to_thread(self._count, "negative_prompt", request.negative_prompt)
-        size = painter.offer.admit(request, prompt, negative)
-        async with self._bank.slot(request.loras[0].name if request.loras else None) as slot:
-            try:
-                rows = await asyncio.to_thread(painter.begin, request, size, slot)
-            except ValueError as error:
-                raise RequestError(str(error), code="invalid_value") from error
-            promises = [self._stepper.add(row, painter.group(row), painter.calls(row)) for row in rows]
-            try:
-                rows = await asyncio.gather(*map(asyncio.wrap_future, promises))
-            finally:
-                for promise in promises:  # a caller who goes, or one row that fails, takes the others out
-                    promise.cancel()
-        files = await asyncio.to_thread(self._files, rows, request)
-        latent = size.latent.height * size.latent.width
-        return Generation(
-            pictures=tuple(Picture(data=data, seed=seed) for data, seed in zip(files, request.seeds, strict=True)),
-            size=size,
-            prompt_tokens=prompt + negative,
-            latent_tokens=latent * request.n,
-            replica=self._name,
-        )
-
-    def _count(self, param: str, text: str) -> int:
-        try:
-            return self._painter.count(text)
-        except ValueError as error:
-            raise RequestError(f"{param}: {error}", param, "invalid_value") from error
-
-    def _files(self, rows: Sequence[Any], request: GenerationRequest) -> list[bytes]:
-        return [encode(pixels_HW3, request) for pixels_HW3 in self._painter.decode(rows)]
+    async def draw(self, request: GenerationRequest) -> AsyncGenerator[Event, None]:
+        """Yield what happens on the way to the pictures, at last a Generation or a RequestError."""
+        with self._editions.lend(request) as workshop:
+            async with aclosing(workshop.draw(request)) as events:
+                async for event in events:
+                    yield event
 
     async def offer(self) -> Offer:
-        """Return what this replica offers now, with the adapters the registry holds."""
-        loras = await asyncio.to_thread(self._adapters.names)
-        return self._painter.offer.with_loras(loras)
+        """Return what this replica offers now, with the adapters there are."""
+        return await self._editions.now.offer()
+
+    async def look(self) -> None:
+        """Look at the registry now: somebody says it has changed."""
+        self._watch.now()
+
+    async def report(self) -> dict[str, Any]:
+        """Return what the status page shows of this replica: its champion's workshop, and how the versions stand."""
+        work = sum(workshop.work() for workshop in self._editions.shops)
+        return {
+            **self._editions.now.report(),
+            "row_steps_left": round(work, 1),
+            **self._editions.report(),
+            "registry": self._watch.trouble or "answers",
+        }
+
+    async def record_routing_stats(self) -> dict[str, Any]:
+        """Tell the routers (serve/routing.py) what is resident here and how much is to do; Serve asks every second."""
+        return await self.report()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell the autoscaler (serve/autoscale.py) how much is to do and how fast this replica is."""
+        shops = self._editions.shops
+        return {
+            "work": sum(shop.work("interactive") for shop in shops),
+            "batch_work": sum(shop.work("batch") for shop in shops),
+            "rate": self._editions.now.rate or 0.0,
+        }
 
     async def check_health(self) -> None:
         """Serve calls this on the event loop, which no step blocks."""
-        self._stepper.check()
+        for workshop in self._editions.shops:
+            workshop.check()
+
+    def close(self) -> None:
+        """End its threads; requests that are drawing are cancelled."""
+        self._watch.stop()
+        self._editions.close()
 
     def __del__(self) -> None:
-        if stepper := getattr(self, "_stepper", None):  # absent when the model did not open
-            stepper.close()
-
-
-def encode(pixels_HW3: NDArray[np.uint8], request: GenerationRequest) -> bytes:
-    """Return the bytes of a picture file in the format asked for."""
-    buffer = io.BytesIO()
-    options = {} if request.output_format == "png" else {"quality": request.output_compression}
-    Image.fromarray(pixels_HW3).save(buffer, format=request.output_format, **options)
-    return buffer.getvalue()
+        if hasattr(self, "_watch"):  # it has not where the model did not open
+            self.close()

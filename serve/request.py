@@ -4,7 +4,7 @@ A dialect (serve/dialects) turns its JSON into a GenerationRequest. The replica,
 compares it with its Offer. Both refuse with a RequestError, which says what is allowed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ssd1b.sizes import Size
@@ -62,6 +62,8 @@ class GenerationRequest:
     """Partial pictures to show on the way, for each picture."""
     priority: Priority = "interactive"
     """Batch work waits while there is interactive work, but not for ever."""
+    id: str = field(default="", compare=False)
+    """Names the request in logs; draws nothing."""
     output_format: OutputFormat = "png"
     output_compression: int = 100
     """Quality of JPEG and WebP, per cent; PNG has no loss and ignores it."""

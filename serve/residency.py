@@ -49,6 +49,11 @@ class Residency:
         """Adapters ready to draw with, least recently used first."""
         return tuple(key for key, seat in self._seats.items() if seat.ready)
 
+    @property
+    def seated(self) -> tuple[str, ...]:
+        """Adapters that have a slot, ready or not."""
+        return tuple(self._seats)
+
     def acquire(self, key: str) -> Resident | Load | Wait:
         """Decide where the adapter sits; a decision with a slot pins it until `release`."""
         seat = self._seats.get(key)
@@ -60,7 +65,8 @@ class Residency:
             return Resident(seat.slot)
         if self._free:
             return self._seat(key, self._free.pop(), None)
-        victim = next((other for other, one in self._seats.items() if one.pins == 0), None)
+        # one whose upload runs may be unpinned too, when its caller has gone; its slot is still being written
+        victim = next((other for other, one in self._seats.items() if one.pins == 0 and one.ready), None)
         if victim is None:
             return Wait("every slot of the bank is in use")
         return self._seat(key, self._seats.pop(victim).slot, victim)
@@ -74,7 +80,7 @@ class Residency:
         self._seats[key].ready = True
 
     def failed(self, key: str) -> None:
-        """The upload did not succeed: the slot is free again."""
+        """The upload did not succeed: the slot is free again, and nobody's pin is left."""
         self._free.append(self._seats.pop(key).slot)
 
     def release(self, key: str) -> None:

@@ -59,3 +59,10 @@ def ray_cluster() -> Iterator[object]:
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Side by side (`make test`), tests that use Ray run one after the other, and those of a file together."""
+    for item in items:
+        group = "ray" if item.get_closest_marker("ray") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))

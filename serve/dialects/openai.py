@@ -1,66 +1,90 @@
-"""OpenAI's Images API: its request, response and error objects, with the extension fields that others use too.
+"""OpenAI's Images API: its request, response, event and error objects, with the extension fields that others use too.
 
-Field names and values follow openai-python (types/image_generate_params.py, images_response.py). Extensions, passed by
-the SDK's `extra_body`: negative_prompt, num_inference_steps, guidance_scale, seed, sampler, lora.
+Field names and values follow openai-python (types/image_generate_params.py, images_response.py, image_gen_*_event.py).
+Extensions, passed by the SDK's `extra_body`: negative_prompt, num_inference_steps, guidance_scale, guidance_rescale,
+seed, sampler, lora, priority, and `style` by the name of any preset.
 """
 
 import base64
-import json
-import secrets
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from serve.answer import Generation
+from serve.answer import Generation, Preview
+from serve.dialects.body import (
+    PICTURES,
+    SEEDS,
+    STEPS,
+    Adapters,
+    Body,
+    checked,
+    choices,
+    drawn_seed,
+    fields_of,
+    require_prompt,
+)
 from serve.errors import RequestError
 from serve.offer import Offer
-from serve.request import GenerationRequest, LoraChoice, OutputFormat
-from ssd1b.command import nearest
+from serve.request import GenerationRequest, LoraChoice, OutputFormat, Priority, Start
 from ssd1b.sizes import Size
 
-STEPS = {"low": 10, "medium": 20, "high": 40}
+QUALITY_STEPS = {"low": 10, "medium": 20, "high": 40}
 """What `quality` means here: denoising steps, unless num_inference_steps is given."""
 QUALITY = {"low": "low", "medium": "medium", "high": "high", "auto": "medium", "standard": "medium", "hd": "high"}
-SEEDS = 2**53 - 1
-"""Largest seed: every JSON reader keeps it exact."""
+NO_PRESET = ("vivid", "natural")
+"""OpenAI's own values of style, which steer its models and say nothing to this one."""
 
 
-class LoraField(BaseModel):
-    """An adapter by name, with its scale."""
+class Drawing(Body):
+    """What a generation and an edit have in common."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str
-    scale: Annotated[float, Field(ge=-4, le=4, allow_inf_nan=False)] = 1.0
-
-
-class ImageRequest(BaseModel):
-    """Body of POST /v1/images/generations."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    prompt: Annotated[str, Field(min_length=1, max_length=32_000)]
+    prompt: str = Field(min_length=1, max_length=32_000, examples=["a red apple, flat vector style"])
+    """What to draw. (word:1.3) weighs."""
     model: str | None = None
-    n: Annotated[int, Field(ge=1, le=10)] = 1
-    size: str = "auto"
+    """The model of GET /v1/models, or it with an adapter: `<model>-lora-<name>`."""
+    n: int = Field(default=1, ge=1, le=PICTURES)
+    """How many pictures; picture i has seed + i."""
+    size: str = Field(default="auto", json_schema_extra={"pattern": r"^(auto|[1-9][0-9]{0,4}x[1-9][0-9]{0,4})$"})
+    """WIDTHxHEIGHT in pixels, one that GET /v1/offer lists, or auto."""
     quality: Literal["auto", "low", "medium", "high", "standard", "hd"] = "auto"
+    """Denoising steps: low 10, medium 20, high 40."""
     response_format: Literal["b64_json"] = "b64_json"
     output_format: OutputFormat = "png"
-    output_compression: Annotated[int, Field(ge=0, le=100)] = 100
+    output_compression: int = Field(default=100, ge=0, le=100)
+    """Quality of JPEG and WebP, per cent."""
     background: Literal["auto", "opaque"] = "auto"
-    moderation: Literal["auto", "low"] = "auto"
-    """Accepted because clients send it: nothing is moderated here."""
-    stream: Literal[False] = False
-    partial_images: Literal[0] = 0
+    stream: bool = False
+    """Answer with server-sent events."""
+    partial_images: int = Field(default=0, ge=0, le=3)
+    """Pictures in the making to send on the way, for each of n; without stream there is no way to send them on."""
     user: str | None = None
-    """Accepted because clients send it: there are no accounts here."""
-    negative_prompt: Annotated[str, Field(max_length=32_000)] = ""
-    num_inference_steps: Annotated[int, Field(ge=1, le=100)] | None = None
-    guidance_scale: Annotated[float, Field(ge=0, le=30, allow_inf_nan=False)] = 5.0
-    seed: Annotated[int, Field(ge=0, le=SEEDS)] | None = None
+    """Accepted because clients send it; accounts go by their key."""
+    negative_prompt: str = Field(default="", max_length=32_000)
+    """Extension: what not to draw."""
+    num_inference_steps: int | None = Field(default=None, ge=1, le=STEPS)
+    """Extension: denoising steps."""
+    guidance_scale: float = Field(default=5.0, ge=0, le=30, allow_inf_nan=False)
+    """Extension: weight of classifier-free guidance."""
+    guidance_rescale: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    """Extension: draws the guided prediction's spread back to the unguided one's."""
+    seed: int | None = Field(default=None, ge=0, le=SEEDS)
+    """Extension: seed of the first picture; drawn at random if not given, and told in the answer."""
     sampler: str = "euler"
-    lora: str | LoraField | None = None
+    """Extension: one that GET /v1/offer lists."""
+    lora: Adapters = None
+    """Extension: an adapter's name, {name, scale}, or a list of these that act together."""
+    priority: Priority = "interactive"
+    """Extension: batch work waits while there is interactive work."""
+
+
+class ImageRequest(Drawing):
+    """Body of POST /v1/images/generations."""
+
+    moderation: Literal["auto", "low"] = "auto"
+    """Accepted because clients send it: what is moderated is the endpoint's setting."""
+    style: str | None = None
+    """A preset of GET /v1/styles; OpenAI's own vivid and natural stand for none."""
 
 
 def read(body: bytes) -> ImageRequest:
@@ -69,99 +93,74 @@ def read(body: bytes) -> ImageRequest:
     Raises:
         RequestError: no JSON object, an unknown field, or a value that is not allowed.
     """
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"The body is not JSON: {error}", None, "invalid_json") from error
-    if not isinstance(fields, dict):
-        raise RequestError(
-            'The body must be one JSON object, for example {"prompt": "a red apple"}', None, "invalid_json"
-        )
-    refuse_later(fields)
-    try:
-        # A null stands for "not given", as in OpenAI's own schema.
-        request = ImageRequest.model_validate({name: value for name, value in fields.items() if value is not None})
-    except ValidationError as error:
-        raise refusal(error) from error
-    if not request.prompt.strip():
-        raise RequestError("prompt is empty: say what to draw", "prompt", "invalid_value")
-    return request
+    fields = fields_of(body)
+    refuse_missing(fields)
+    image = checked(ImageRequest, fields)
+    require_prompt(image.prompt)
+    return image
 
 
-def refuse_later(fields: dict[str, Any]) -> None:
-    """Name what OpenAI has and this endpoint has not, in words better than "input should be False"."""
-    if fields.get("stream") or fields.get("partial_images"):
-        param = "stream" if fields.get("stream") else "partial_images"
-        raise RequestError("Streaming is not offered: leave out stream and partial_images", param, "unsupported_value")
+def refuse_missing(fields: dict[str, Any]) -> None:
+    """Name what OpenAI has and this endpoint has not, in words better than "input should be 'b64_json'"."""
     if fields.get("response_format") == "url":
         raise RequestError(
             "response_format 'url' is not offered: use 'b64_json'", "response_format", "unsupported_value"
         )
     if fields.get("background") == "transparent":
         raise RequestError("Pictures have no transparency: use background 'opaque'", "background", "unsupported_value")
-    if fields.get("style") is not None:
-        raise RequestError("style is not offered: say the style in the prompt", "style", "unsupported_parameter")
 
 
-def refusal(error: ValidationError) -> RequestError:
-    """Say the first thing that is wrong in OpenAI's terms."""
-    first = error.errors()[0]
-    name, param = str(first["loc"][0]), ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-        return RequestError(
-            f"Unknown parameter: '{name}'{nearest(name, list(ImageRequest.model_fields))}", name, "unknown_parameter"
-        )
-    if name == "lora":
-        return RequestError('lora must be a name, or {"name": "...", "scale": -4 to 4}', "lora", "invalid_value")
-    if first["type"] == "missing":
-        return RequestError(f"Missing required parameter: '{param}'", param, "missing_required_parameter")
-    return RequestError(f"Invalid value for '{param}': {first['msg']}", param, "invalid_value")
+def style_of(style: str | None) -> str | None:
+    return None if style in NO_PRESET else style
 
 
-def to_request(image: ImageRequest, model: str) -> GenerationRequest:
+def to_request(
+    image: Drawing, model: str, *, style: str | None = None, start: Start | None = None
+) -> GenerationRequest:
     """Return what the body asks of the model served here under the name `model`.
 
     `<model>-lora-<name>` is that model with an adapter: GET /v1/models lists them so. A request without a seed gets one
     here, before anything can fail, so that it can be issued again and draw the same.
 
     Raises:
-        RequestError: another model, or two different adapters, or a size that is not written as one.
+        RequestError: another model, too many adapters, or a size that is not written as one.
     """
-    choice = lora_choice(image.lora)
-    if image.model is not None and image.model != model:
-        prefix = lora_model(model, "")
-        if not image.model.startswith(prefix):
-            raise RequestError(
-                f"The model '{image.model}' does not exist; this endpoint serves '{model}'",
-                "model",
-                "model_not_found",
-                404,
-            )
-        name = image.model.removeprefix(prefix)
-        if choice and choice.name != name:
-            raise RequestError(
-                f"model asks for the LoRA '{name}', lora for '{choice.name}': give one", "lora", "conflict"
-            )
-        choice = choice or LoraChoice(name=name)
     return GenerationRequest(
         prompt=image.prompt,
         negative_prompt=image.negative_prompt,
         n=image.n,
         size=None if image.size == "auto" else size_of(image.size),
-        seed=secrets.randbelow(2**32) if image.seed is None else image.seed,
-        steps=image.num_inference_steps or STEPS[QUALITY[image.quality]],
+        seed=drawn_seed(image.seed),
+        steps=image.num_inference_steps or QUALITY_STEPS[QUALITY[image.quality]],
         guidance=image.guidance_scale,
+        rescale=image.guidance_rescale,
         sampler=image.sampler,
-        loras=(choice,) if choice else (),
+        loras=loras_of(image, model),
+        start=start,
+        style=style_of(style),
+        previews=image.partial_images if image.stream else 0,
+        priority=image.priority,
         output_format=image.output_format,
         output_compression=image.output_compression,
     )
 
 
-def lora_choice(field: str | LoraField | None) -> LoraChoice | None:
-    if isinstance(field, LoraField):
-        return LoraChoice(name=field.name, scale=field.scale)
-    return LoraChoice(name=field) if field else None
+def loras_of(image: Drawing, model: str) -> tuple[LoraChoice, ...]:
+    """Return the adapters that `lora` and `model` name.
+
+    Raises:
+        RequestError: another model, or too many adapters.
+    """
+    if image.model is None or image.model == model:
+        return choices(image.lora)
+    prefix = lora_model(model, "")
+    if not image.model.startswith(prefix):
+        raise RequestError(
+            f"The model '{image.model}' does not exist; this endpoint serves '{model}'", "model", "model_not_found", 404
+        )
+    loras = choices(image.lora)
+    name = image.model.removeprefix(prefix)
+    return loras if any(lora.name == name for lora in loras) else (LoraChoice(name=name), *loras)
 
 
 def lora_model(model: str, lora: str) -> str:
@@ -175,12 +174,8 @@ def size_of(text: str) -> Size:
         raise RequestError(str(error), "size", "invalid_value") from error
 
 
-def to_response(image: ImageRequest, generation: Generation, created: int) -> dict[str, Any]:
-    """Return the ImagesResponse object; `seed` beside each picture is an extension, to draw it again.
-
-    Counted as output tokens: latent positions. There are no image inputs, so input tokens are text tokens.
-    """
-    text, output = generation.prompt_tokens, generation.latent_tokens
+def to_response(image: Drawing, generation: Generation, created: int) -> dict[str, Any]:
+    """Return the ImagesResponse object; `seed` beside each picture is an extension, to draw it again."""
     return {
         "created": created,
         "data": [
@@ -191,24 +186,70 @@ def to_response(image: ImageRequest, generation: Generation, created: int) -> di
         "output_format": image.output_format,
         "quality": QUALITY[image.quality],
         "size": str(generation.size),
-        "usage": {
-            "input_tokens": text,
-            "input_tokens_details": {"image_tokens": 0, "text_tokens": text},
-            "output_tokens": output,
-            "output_tokens_details": {"image_tokens": output, "text_tokens": 0},
-            "total_tokens": text + output,
-        },
+        "usage": usage(generation.prompt_tokens, generation.latent_tokens),
     }
 
 
-def to_models(offer: Offer) -> dict[str, Any]:
-    """Return the list object of GET /v1/models: the model, then it with each adapter (`parent` as in vLLM)."""
+def usage(text: int, output: int) -> dict[str, Any]:
+    """Return OpenAI's usage object.
+
+    Counted as output tokens: latent positions. A picture to start from is not charged by tokens, so that input tokens
+    are text tokens.
+    """
+    return {
+        "input_tokens": text,
+        "input_tokens_details": {"image_tokens": 0, "text_tokens": text},
+        "output_tokens": output,
+        "output_tokens_details": {"image_tokens": output, "text_tokens": 0},
+        "total_tokens": text + output,
+    }
+
+
+Kind = Literal["image_generation", "image_edit"]
+"""First part of the event types."""
+
+
+def partial_event(kind: Kind, image: Drawing, preview: Preview, size: Size, created: int) -> dict[str, Any]:
+    """Return a partial_image event. `image_index` is an extension: which of n pictures, which OpenAI leaves unsaid."""
+    return {
+        "type": f"{kind}.partial_image",
+        "b64_json": base64.b64encode(preview.data).decode(),
+        "partial_image_index": preview.index,
+        "image_index": preview.picture,
+        **about(image, size, created),
+    }
+
+
+def completed_events(kind: Kind, image: Drawing, generation: Generation, created: int) -> Iterator[dict[str, Any]]:
+    """Yield a completed event for each picture; their usages sum to the request's, its text counted in the first."""
+    for index, picture in enumerate(generation.pictures):
+        yield {
+            "type": f"{kind}.completed",
+            "b64_json": base64.b64encode(picture.data).decode(),
+            "image_index": index,
+            "seed": picture.seed,
+            **about(image, generation.size, created),
+            "usage": usage(
+                generation.prompt_tokens if index == 0 else 0, generation.latent_tokens // len(generation.pictures)
+            ),
+        }
+
+
+def about(image: Drawing, size: Size, created: int) -> dict[str, Any]:
+    return {
+        "background": "opaque",
+        "created_at": created,
+        "output_format": image.output_format,
+        "quality": QUALITY[image.quality],
+        "size": str(size),
+    }
+
+
+def to_models(offer: Offer) -> list[dict[str, Any]]:
+    """Return the model objects of GET /v1/models: the model, then it with each adapter (`parent` as in vLLM)."""
     names: Sequence[tuple[str, str | None]] = [(offer.model, None)]
     names = [*names, *((lora_model(offer.model, lora), offer.model) for lora in offer.loras)]
-    return {
-        "object": "list",
-        "data": [
-            {"id": name, "object": "model", "created": offer.created, "owned_by": "ssd1b", "parent": parent}
-            for name, parent in names
-        ],
-    }
+    return [
+        {"id": name, "object": "model", "created": offer.created, "owned_by": "ssd1b", "parent": parent}
+        for name, parent in names
+    ]

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from serve.request import GenerationRequest
@@ -104,6 +104,7 @@ class Editions(Generic[Shop]):
         with self._lock:
             return {
                 "version": self._serving,
+                "canary": asdict(self._target.canary) if self._target.canary else None,
                 "open": {version: edition.held for version, edition in self._editions.items()},
                 "opening": self._opening,
                 "failed": {version: failure.why for version, failure in self._failed.items()},

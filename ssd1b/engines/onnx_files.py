@@ -1,7 +1,8 @@
 """Writing the graphs: UNet, text towers and VAE as ONNX, each beside one file of weights.
 
-Everything that may vary is a dynamic axis: batch, height, width, tokens, and slots and rank of the bank. The trace goes through the TorchScript exporter: seconds where the newer one takes minutes. It runs on an
-odd size, so that the UNet's way up takes its sizes from the way down and any multiple of 8 pixels works.
+Everything that may vary is a dynamic axis: batch, height, width, tokens, and slots and rank of the bank. The trace goes
+through the TorchScript exporter: seconds where the newer one takes minutes. It runs on an odd size, so that the UNet's
+way up takes its sizes from the way down and any multiple of 8 pixels works.
 
 Weights lie in a file of their own (`NAME.onnx.data`): a graph with its weights inside ends at 2 GB, and the graph
 without side paths shares them.

@@ -104,7 +104,8 @@ def test_a_kubernetes_manifest_has_its_parts(name: str) -> None:
 
 
 def test_the_service_starts_this_application_with_arguments_it_knows() -> None:
-    from serve.app import Settings, build
+    from serve.app import build
+    from serve.settings import Settings
 
     config = yaml.safe_load(yaml.safe_load((KUBERAY / "rayservice.yaml").read_text())["spec"]["serveConfigV2"])
     (application,) = ServeDeploySchema.model_validate(config).applications

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from ray.serve import Application
 from registry import register_nano
 
-from serve import app
-from serve.app import Settings, build, curl_lines, main, require_free
+from serve import upkeep
+from serve.app import build, main, settings_of
+from serve.settings import Settings
+from serve.upkeep import is_loopback, require_answer, require_free, told
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +56,55 @@ def test_a_port_that_is_taken() -> None:
 @pytest.mark.usefixtures("home")
 def test_the_builder_gives_an_application() -> None:
     register_nano()
-    assert isinstance(build(Settings(max_replicas=3)), Application)
+    assert isinstance(build(Settings(max_replicas=3, open=True)), Application)
 
 
 def test_an_address_that_does_not_answer_is_not_praised(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app, "ANSWER_S", 0)
+    monkeypatch.setattr(upkeep, "ANSWER_S", 0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         with pytest.raises(ValueError, match="keeps the address"):
-            app.require_answer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+            require_answer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.usefixtures("home")
+def test_strangers_are_not_served_without_accounts(capsys: pytest.CaptureFixture[str]) -> None:
+    register_nano()
+    assert "python -m serve.accounts add NAME" in failing(capsys, "up", "--host", "0.0.0.0")
+    with pytest.raises(ValueError, match="or set open to true"):
+        build(Settings())
+    database = "SSD1B_ACCOUNTS"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(database, "sqlite:////nowhere/at/all.db")
+        assert isinstance(build(Settings()), Application)  # accounts that are away are accounts
+
+
+def test_addresses_of_this_machine() -> None:
+    here, elsewhere = (
+        ("127.0.0.1", "127.8.8.8", "localhost", "::1", "[::1]"),
+        ("0.0.0.0", "::", "10.0.0.1", "example.org"),
+    )
+    assert [is_loopback(host) for host in (*here, *elsewhere)] == [True] * len(here) + [False] * len(elsewhere)
+
+
+def test_settings_by_the_command_line() -> None:
+    made = settings_of(["max_replicas=4", "watermark=mine", 'webhook_hosts=["hooks.lan:8080"]', "adapters=/loras"])
+    assert (made.max_replicas, made.watermark, made.webhook_hosts) == (4, "mine", ("hooks.lan:8080",))
+    assert str(made.adapters) == "/loras"
+
+
+@pytest.mark.parametrize(
+    ("pair", "says"),
+    [
+        ("max_replica=4", "did you mean 'max_replicas'"),
+        ("max_replicas", "did you mean"),
+        ("max_replicas=none", "given: 'none'"),
+        ("drain_s=0", "drain_s: Input should be greater than 0"),
+        ("c2pa_key=/k.pem", "go together"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(capsys: pytest.CaptureFixture[str], pair: str, says: str) -> None:
+    assert says in failing(capsys, "up", "--set", pair)
 
 
 def test_settings_refuse_what_they_do_not_know() -> None:
@@ -72,11 +114,11 @@ def test_settings_refuse_what_they_do_not_know() -> None:
 
 def test_the_printed_decoder_decodes() -> None:
     """The part of the curl lines after the pipe, run by a shell."""
-    lines = curl_lines("ssd1b-nano", "127.0.0.1", 8000)
+    lines = told("ssd1b-nano", "127.0.0.1", 8000, free=True)
     command = re.search(r"\| (python3 -c '.*?') > apple\.png", lines)
     assert command
     body = b'{"data": [{"b64_json": "aGVsbG8="}]}'
     made = subprocess.run(["bash", "-c", command[1]], input=body, capture_output=True, check=True, timeout=30)
     assert made.stdout == b"hello"
     assert "this machine only" in lines
-    assert "http://127.0.0.1:9000/" in curl_lines("m", "0.0.0.0", 9000)
+    assert "http://127.0.0.1:9000/" in told("m", "0.0.0.0", 9000, free=False)

@@ -22,8 +22,10 @@ from registry import adapter_folder, register_lora, register_nano
 
 from cluster.local import free_ports
 from serve.answer import Generation
-from serve.app import NAME, Settings, build, require_answer, start, url_of
+from serve.app import build
 from serve.request import GenerationRequest
+from serve.settings import Settings
+from serve.upkeep import NAME, require_answer, start, url_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -60,7 +62,7 @@ def endpoint(ray_cluster: object, tmp_path_factory: pytest.TempPathFactory) -> I
         register_lora("ink", adapter_folder(home / "ink"))
         (port,) = free_ports(1)
         start("127.0.0.1", port)
-        serve.run(build(Settings(batch_rows=4, max_replicas=1)), name=NAME, route_prefix="/")
+        serve.run(build(Settings(batch_rows=4, max_replicas=1, open=True)), name=NAME, route_prefix="/")
         require_answer(url_of("127.0.0.1", port))
         client = openai.OpenAI(api_key="none", base_url=f"http://127.0.0.1:{port}/v1", max_retries=0)
         yield Endpoint(client, serve.get_deployment_handle("Engine", NAME))

@@ -2,42 +2,21 @@
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import openai
 import pytest
 from fastapi.testclient import TestClient
 from ray.exceptions import ActorDiedError
 from ray.serve.exceptions import BackPressureError
-from toy_painter import ToyAdapters, ToyPainter
+from toy_front import ToyEngine
 
-from serve.answer import Generation
-from serve.errors import RequestError
-from serve.ingress import ATTEMPTS, BODY_BYTES, routes
-from serve.offer import Offer
-from serve.replica import Replica
+from serve.front.again import ATTEMPTS
+from serve.front.bodies import JSON_BYTES
+from serve.ingress import routes
 from serve.request import GenerationRequest
 
 ROUTE = "/v1/images/generations"
-
-
-class ToyEngine:
-    """A real Replica over a toy painter, in this process; raises `errors` first, one per call."""
-
-    def __init__(self) -> None:
-        self.errors: list[Exception] = []
-        self.requests: list[GenerationRequest] = []
-        self.replica = Replica(lambda: (ToyPainter(), ToyAdapters()), 4)
-
-    async def generate(self, request: GenerationRequest) -> Generation | RequestError:
-        self.requests.append(request)
-        if self.errors:
-            raise self.errors.pop(0)
-        return await self.replica.generate(request)
-
-    def offer(self) -> Awaitable[Offer]:
-        return self.replica.offer()
 
 
 @pytest.fixture
@@ -73,7 +52,7 @@ def test_formats(http: TestClient, form: str, magic: bytes) -> None:
         ({"prompt": "one two three four five six"}, 400, "prompt", "6 tokens; toy reads at most 5"),
         ({"prompt": "x", "negative_prompt": "unreadable"}, 400, "negative_prompt", "negative_prompt: weight 99"),
         ({"prompt": "x", "size": "1024x1024"}, 400, "size", "offered: 128x128, 192x64"),
-        ({"prompt": "x", "lora": "inc"}, 400, "lora", "offered: ink, chalk"),
+        ({"prompt": "x", "lora": "inc"}, 400, "lora", "offered: chalk, clay, ink"),
         ({"prompt": "x", "lora": "unfit"}, 400, "lora", "does not fit"),
         ({"prompt": "x", "model": "sdxl"}, 404, "model", "serves 'toy'"),
         ({"prompt": "x", "hight": 3}, 400, "hight", "Unknown parameter: 'hight'"),
@@ -96,12 +75,12 @@ def test_other_routes_and_methods_are_refused_in_the_same_shape(http: TestClient
 
 
 def test_a_huge_body_is_refused(http: TestClient) -> None:
-    assert http.post(ROUTE, content=b"x" * (BODY_BYTES + 1)).status_code == 413
+    assert http.post(ROUTE, content=b"x" * (JSON_BYTES + 1)).status_code == 413
 
 
 def test_models_and_health(http: TestClient) -> None:
     ids = [one["id"] for one in http.get("/v1/models").json()["data"]]
-    assert ids == ["toy", "toy-lora-ink", "toy-lora-chalk", "toy-lora-clay", "toy-lora-unfit"]
+    assert ids == ["toy", "toy-lora-chalk", "toy-lora-clay", "toy-lora-ink", "toy-lora-unfit"]
     assert http.get("/healthz").json() == {"status": "ok"}
 
 
@@ -134,8 +113,7 @@ def test_what_nobody_foresaw_is_500_without_its_text(http: TestClient, engine: T
 
 
 def test_unlike_requests_share_steps(engine: ToyEngine) -> None:
-    painter = engine.replica._painter
-    assert isinstance(painter, ToyPainter)
+    painter = engine.painter
     painter.step_s = 0.01
     requests = [GenerationRequest(prompt="x", seed=seed, steps=1 + seed % 4) for seed in range(8)]
 
@@ -148,8 +126,7 @@ def test_unlike_requests_share_steps(engine: ToyEngine) -> None:
 
 
 def test_a_caller_who_leaves_stops_the_work(engine: ToyEngine) -> None:
-    painter = engine.replica._painter
-    assert isinstance(painter, ToyPainter)
+    painter = engine.painter
     painter.step_s = 0.01
 
     async def scene() -> None:
@@ -162,18 +139,3 @@ def test_a_caller_who_leaves_stops_the_work(engine: ToyEngine) -> None:
 
     asyncio.run(scene())
     assert 1 <= sum(len(batch) for batch in painter.batches) < 100
-
-
-def test_the_openai_sdk_reads_the_answers(http: TestClient) -> None:
-    sdk = openai.OpenAI(api_key="none", base_url="http://testserver/v1", http_client=http, max_retries=0)
-    made = sdk.images.generate(prompt="x", n=2, extra_body={"seed": 7})
-    assert made.data is not None
-    assert made.usage is not None
-    assert len(made.data) == 2
-    assert made.usage.total_tokens == made.usage.input_tokens + made.usage.output_tokens
-    with pytest.raises(openai.BadRequestError, match="offered: ink, chalk") as info:
-        sdk.images.generate(prompt="x", extra_body={"lora": "inc"})
-    assert (info.value.param, info.value.code) == ("lora", "invalid_value")
-    with pytest.raises(openai.NotFoundError):
-        sdk.images.generate(prompt="x", model="dall-e-3")
-    assert next(iter(sdk.models.list())).id == "toy"

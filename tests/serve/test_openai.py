@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from serve.answer import Generation, Picture
-from serve.dialects.openai import STEPS, read, to_models, to_request, to_response
+from serve.dialects.openai import QUALITY_STEPS, read, to_models, to_request, to_response
 from serve.errors import RequestError
 from serve.offer import Offer
 from serve.request import LoraChoice
@@ -28,7 +28,7 @@ def refused(**fields: Any) -> RequestError:
 def test_the_least_request() -> None:
     request = to_request(read(b'{"prompt": "a red apple"}'), "toy")
     assert (request.prompt, request.n, request.size, request.loras) == ("a red apple", 1, None, ())
-    assert request.steps == STEPS["medium"]
+    assert request.steps == QUALITY_STEPS["medium"]
 
 
 def test_every_field() -> None:
@@ -43,21 +43,31 @@ def test_every_field() -> None:
         "output_compression": 60,
         "background": "opaque",
         "moderation": "low",
-        "stream": False,
-        "partial_images": 0,
+        "stream": True,
+        "partial_images": 2,
         "user": "someone",
         "negative_prompt": "grey",
         "num_inference_steps": 7,
         "guidance_scale": 4,
         "seed": 5,
         "sampler": "ddim",
-        "lora": {"name": "ink", "scale": 0.5},
+        "lora": ["chalk", {"name": "ink", "scale": 0.5}],
+        "guidance_rescale": 0.7,
+        "style": "origami",
+        "priority": "batch",
     }
-    request = to_request(read(json.dumps(fields).encode()), "toy")
+    image = read(json.dumps(fields).encode())
+    request = to_request(image, "toy", style=image.style)
     assert request.seeds == (5, 6, 7)
     assert (request.size, request.steps, request.guidance, request.sampler) == (Size(192, 64), 7, 4.0, "ddim")
-    assert request.loras == (LoraChoice(name="ink", scale=0.5),)
+    assert request.loras == (LoraChoice(name="chalk"), LoraChoice(name="ink", scale=0.5))
+    assert (request.previews, request.rescale, request.style, request.priority) == (2, 0.7, "origami", "batch")
     assert (request.output_format, request.output_compression, request.negative_prompt) == ("webp", 60, "grey")
+
+
+def test_openais_own_styles_are_no_preset() -> None:
+    for style in ("vivid", "natural"):
+        assert to_request(read(b'{"prompt": "x"}'), "toy", style=style).style is None
 
 
 def test_null_means_not_given_and_a_seed_is_drawn_once() -> None:
@@ -68,13 +78,26 @@ def test_null_means_not_given_and_a_seed_is_drawn_once() -> None:
 
 
 def test_the_quality_is_steps_unless_steps_are_given() -> None:
-    assert to_request(read(b'{"prompt": "x", "quality": "hd"}'), "toy").steps == STEPS["high"]
+    assert to_request(read(b'{"prompt": "x", "quality": "hd"}'), "toy").steps == QUALITY_STEPS["high"]
     assert to_request(read(b'{"prompt": "x", "quality": "hd", "num_inference_steps": 3}'), "toy").steps == 3
 
 
 def test_a_model_of_the_list_with_an_adapter() -> None:
     assert to_request(read(b'{"prompt": "x", "model": "toy-lora-ink"}'), "toy").loras == (LoraChoice(name="ink"),)
-    assert refused(prompt="x", model="toy-lora-ink", lora="chalk").param == "lora"
+    both = to_request(read(b'{"prompt": "x", "model": "toy-lora-ink", "lora": "chalk"}'), "toy")
+    assert both.loras == (LoraChoice(name="ink"), LoraChoice(name="chalk"))
+    scaled = b'{"prompt": "x", "model": "toy-lora-ink", "lora": {"name": "ink", "scale": 0.5}}'
+    assert to_request(read(scaled), "toy").loras == (LoraChoice(name="ink", scale=0.5),)
+
+
+def test_an_adapter_named_twice_acts_with_both_scales() -> None:
+    body = b'{"prompt": "x", "lora": ["ink", "chalk", {"name": "ink", "scale": 0.5}]}'
+    assert to_request(read(body), "toy").loras == (LoraChoice(name="ink", scale=1.5), LoraChoice(name="chalk"))
+
+
+def test_a_whole_number_may_have_a_point_and_partial_images_without_a_stream_are_none() -> None:
+    request = to_request(read(b'{"prompt": "x", "n": 2.0, "partial_images": 2}'), "toy")
+    assert (request.n, request.previews) == (2, 0)
 
 
 @pytest.mark.parametrize(
@@ -117,9 +140,12 @@ def test_a_body_that_is_no_request(body: bytes, says: str) -> None:
         ({"prompt": "x", "output_format": "gif"}, "output_format", "invalid_value", "'png', 'jpeg' or 'webp'"),
         ({"prompt": "x", "response_format": "url"}, "response_format", "unsupported_value", "b64_json"),
         ({"prompt": "x", "background": "transparent"}, "background", "unsupported_value", "opaque"),
-        ({"prompt": "x", "style": "vivid"}, "style", "unsupported_parameter", "in the prompt"),
-        ({"prompt": "x", "stream": True}, "stream", "unsupported_value", "Streaming is not offered"),
-        ({"prompt": "x", "partial_images": 2}, "partial_images", "unsupported_value", "Streaming is not offered"),
+        ({"prompt": "x", "style": 3}, "style", "invalid_value", "string"),
+        ({"prompt": "x", "stream": "yes"}, "stream", "invalid_value", "boolean"),
+        ({"prompt": "x", "stream": True, "partial_images": 4}, "partial_images", "invalid_value", "less than or equal"),
+        ({"prompt": "x", "lora": [f"lora-{i}" for i in range(9)]}, "lora", "invalid_value", "a list of at most 8"),
+        ({"prompt": "x", "priority": "now"}, "priority", "invalid_value", "'interactive' or 'batch'"),
+        ({"prompt": "x", "guidance_rescale": 2}, "guidance_rescale", "invalid_value", "less than or equal to 1"),
         ({"prompt": "x", "lora": 3}, "lora", "invalid_value", "lora must be"),
         ({"prompt": "x", "lora": {"name": "ink", "scale": 9}}, "lora", "invalid_value", "-4 to 4"),
         ({"prompt": "x", "lora": {"scale": 1}}, "lora", "invalid_value", "lora must be"),
@@ -194,4 +220,4 @@ def test_the_response_has_every_member_openai_requires() -> None:
 
 def test_the_model_list_holds_the_model_and_its_adapters() -> None:
     models = to_models(OFFER)
-    assert [(one["id"], one["parent"]) for one in models["data"]] == [("toy", None), ("toy-lora-ink", "toy")]
+    assert [(one["id"], one["parent"]) for one in models] == [("toy", None), ("toy-lora-ink", "toy")]

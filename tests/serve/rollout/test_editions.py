@@ -69,13 +69,17 @@ def test_the_old_version_draws_until_the_new_one_is_open(editions: Editions[Shop
     editions.steer(Target("2"))
     with editions.lend(REQUEST) as shop:
         assert shop.version == "1"
-    assert editions.report() == {"version": "1", "open": {"1": 0}, "opening": "2", "failed": {}}
+    assert editions.report() == {
+        "version": "1", "canary": None, "open": {"1": 0}, "opening": "2", "failed": {}
+    }  # fmt: skip
     opener.go.set()
     until(lambda: editions.now.version == "2")
     with editions.lend(REQUEST) as shop:
         assert shop.version == "2"
     assert opener.of("1").closed.wait(10)
-    assert editions.report() == {"version": "2", "open": {"2": 0}, "opening": None, "failed": {}}
+    assert editions.report() == {
+        "version": "2", "canary": None, "open": {"2": 0}, "opening": None, "failed": {}
+    }  # fmt: skip
 
 
 def test_a_picture_is_ended_by_the_version_that_began_it(editions: Editions[Shop]) -> None:
