@@ -106,7 +106,7 @@ class Desk:
         request = dressed(request, self.styles)
         offer = await self.offer(visit.id)
         if not offers(offer, request):
-            offer = await self.offer(visit.id, oldest_s=0)  # an adapter, or another champion, may have come
+            offer = await self.offer(visit.id, oldest_s=0)  # another champion may have come
         require_offered(offer, request)
         size = request.size
         if size is None and request.start:
@@ -126,14 +126,14 @@ def offers(offer: Offer, request: GenerationRequest) -> bool:
 
 
 def require_offered(offer: Offer, request: GenerationRequest) -> None:
-    """Raise RequestError for a size, sampler or adapter that is not in the offer."""
+    """Raise RequestError for a size or sampler that is not in the offer.
+
+    Adapters are the replica's to judge: one that was registered a moment ago is in no list yet.
+    """
     if request.size is not None and request.size not in offer.sizes:
         raise not_offered("size", str(request.size), [str(size) for size in offer.sizes])
     if request.sampler not in offer.samplers:
         raise not_offered("sampler", request.sampler, offer.samplers)
-    for lora in request.loras:
-        if lora.name not in offer.loras:
-            raise not_offered("lora", lora.name, offer.loras)
 
 
 def shape(picture: bytes) -> Size:

@@ -45,7 +45,7 @@ def test_a_changed_byte_is_found(copy, name):
 def test_graphs_of_another_version_are_refused(copy):
     manifest = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps(manifest | {"graph": 2}))
-    with pytest.raises(ValueError, match=r"graphs of version 2, this is 3: make it again with jobs\.export"):
+    with pytest.raises(ValueError, match=r"graphs of version 2, this is 4: make it again with jobs\.export"):
         Bundle.load(copy)
 
 
