@@ -116,6 +116,19 @@ class Desk:
             request, size=size or offer.sizes[0], priority="batch" if batch else request.priority, id=visit.id
         )
 
+    async def adapters_offered(self, visit: Visit, request: GenerationRequest) -> None:
+        """Refuse at once what is drawn later, when nobody waits for the refusal: an adapter that is in no list.
+
+        Raises:
+            RequestError: there is no such adapter.
+        """
+        offer = await self.offer(visit.id)
+        if any(lora.name not in offer.loras for lora in request.loras):
+            offer = await self.offer(visit.id, oldest_s=0)
+        for lora in request.loras:
+            if lora.name not in offer.loras:
+                raise not_offered("lora", lora.name, offer.loras)
+
 
 def offers(offer: Offer, request: GenerationRequest) -> bool:
     try:

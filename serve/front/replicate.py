@@ -186,7 +186,7 @@ async def begun(desk: Desk, store: Predictions, runner: Runner, http: Request, n
     told = replicate.with_seed(body.input)
     # What is wrong with the input is said at once rather than by a prediction that failed.
     start = await asyncio.to_thread(start_of, told, store, account)
-    await desk.ready(visit, replicate.to_request(told, start))
+    await desk.adapters_offered(visit, await desk.ready(visit, replicate.to_request(told, start)))
     state = to_state(told, offer, visit, base_of(http))
     state["run"]["webhooks"] = replicate.webhooks(body)
     await asyncio.to_thread(store.add, account, state, runner.name)
