@@ -61,6 +61,7 @@ def ray_cluster() -> Iterator[object]:
     cluster.shutdown()
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Side by side (`make test`), tests that use Ray run one after the other, and those of a file together."""
     for item in items:

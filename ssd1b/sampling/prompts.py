@@ -111,7 +111,7 @@ class Prompts:
 
     @torch.no_grad()
     def read(self, prompts: Sequence[Spans], adapters: Sequence[Adapted] | None = None) -> list[Text]:
-        """Return prompts of any length up to `longest`, those of as many windows encoded in one batch.
+        """Return prompts of any length up to `longest`, those of as many windows encoded in one batch, equal ones once.
 
         adapters are the prompts' text adapters (None: `adapter` for all); plain towers have none. A token of weight w
         has the state empty + w * (token - empty), empty being the empty prompt's state at the same place of a window:
@@ -120,19 +120,19 @@ class Prompts:
         Raises:
             ValueError: too many tokens, with the count and the limit.
         """
-        adapters = adapters or [self.adapter] * len(prompts)
-        lengths: dict[int, list[int]] = {}
-        for i, prompt in enumerate(prompts):
+        asked = list(zip(prompts, adapters or [self.adapter] * len(prompts), strict=True))
+        lengths: dict[int, list[tuple[Spans, Adapted]]] = {}
+        for prompt, adapter in dict.fromkeys(asked):
             tokens = self.count(prompt)
             if tokens > self.longest:
                 start = "".join(span.text for span in prompt)[:60]
                 raise ValueError(f"the prompt has {tokens} tokens, the limit is {self.longest}: shorten {start!r}...")
-            lengths.setdefault(max(1, -(-tokens // self.limit)), []).append(i)
-        texts: dict[int, Text] = {}
-        for windows, members in lengths.items():
-            chosen = [prompts[i] for i in members], [adapters[i] for i in members]
-            texts |= zip(members, self.encode_windows(*chosen, windows), strict=True)
-        return [texts[i] for i in range(len(prompts))]
+            lengths.setdefault(max(1, -(-tokens // self.limit)), []).append((prompt, adapter))
+        texts: dict[tuple[Spans, Adapted], Text] = {}
+        for windows, alike in lengths.items():
+            chosen, worn = zip(*alike, strict=True)
+            texts |= zip(alike, self.encode_windows(chosen, worn, windows), strict=True)
+        return [texts[one] for one in asked]
 
     def encode_windows(self, prompts: Sequence[Spans], adapters: Sequence[Adapted], windows: int) -> list[Text]:
         """Return prompts that need at most so many windows, in one batch."""

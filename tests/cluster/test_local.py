@@ -1,6 +1,7 @@
 """The local head: comes up on its own ports, takes a job, asks for its token, goes when it is told to."""
 
 import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -49,7 +50,7 @@ def test_a_head_takes_a_job_asks_for_its_token_and_goes(monkeypatch: pytest.Monk
             urllib.request.urlopen(f"{cluster.dashboard_url}/api/jobs/", timeout=30)
         client = JobSubmissionClient(cluster.dashboard_url, headers=cluster.headers)
         code = "import os, ray; ray.init(); print(os.environ['FROM_THE_DEMO'], ray.cluster_resources()['CPU'])"
-        job = client.submit_job(entrypoint=f'python -c "{code}"')
+        job = client.submit_job(entrypoint=f'{sys.executable} -c "{code}"')
         while not client.get_job_status(job).is_terminal():
             time.sleep(0.5)
         assert client.get_job_status(job) == JobStatus.SUCCEEDED, client.get_job_logs(job)

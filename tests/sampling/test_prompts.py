@@ -1,6 +1,7 @@
 """Prompts: bit for bit diffusers' where diffusers reads them, and what a longer or weighted one must be."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -62,6 +63,24 @@ def test_a_long_prompt_changes_no_bit_of_a_short_one_beside_it(prompts):
     assert [len(text.text_TD) for text in together] == [2 * WINDOW, WINDOW, 4 * WINDOW]
     for text, made in zip(texts, together, strict=True):
         assert same(prompts.read([text])[0], made)
+
+
+def test_equal_prompts_are_encoded_once(prompts):
+    rows: list[int] = []
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(prompts.text, name)
+
+        def __call__(self, ids, slot_B, scale_B):
+            rows.append(len(ids[0]))
+            return prompts.text(ids, slot_B, scale_B)
+
+    counting = replace(prompts, engine=Counting())
+    texts = counting.read([plain("a red apple"), plain("a lemon"), *[plain("a red apple")] * 3])
+    assert rows == [2]
+    alone = prompts.read([plain("a red apple"), plain("a lemon")])
+    assert all(torch.equal(text.text_TD, alone[i].text_TD) for i, text in zip((0, 1, 0, 0, 0), texts, strict=True))
 
 
 def test_longer_adds_windows_of_the_empty_prompt(prompts):
