@@ -18,7 +18,7 @@ serve: $(VENV)/ready  ## serve the champion on 127.0.0.1:8000 until Ctrl-C
 	$(BIN)/python -m serve.app up
 
 test: $(VENV)/ready  ## on two cores at once
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/ready
 	$(BIN)/ruff check .
