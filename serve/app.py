@@ -42,7 +42,7 @@ METRICS = {
 
 
 def build(settings: Settings) -> Application:
-    """Return the application: one front, autoscaled engines.
+    """Return the application: fronts, autoscaled engines.
 
     What is wrong is said here, once, rather than by every replica that cannot start.
 
@@ -94,8 +94,19 @@ def build(settings: Settings) -> Application:
             "runtime_env": {"env_vars": env},
         },
     )
+    place: dict[str, Any] = {"num_cpus": 0.1}
+    if settings.fronts > 1:  # predictions.db has a write-ahead log, which is of one machine
+        place = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
     front = serve.deployment(Ingress).options(
-        name="Ingress", max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0.1, "runtime_env": {"env_vars": env}}
+        name="Ingress",
+        num_replicas=settings.fronts,
+        max_ongoing_requests=1000,
+        health_check_period_s=1,  # one that is dead is replaced at the next
+        health_check_timeout_s=60,
+        graceful_shutdown_timeout_s=600,  # as the engine's: what was accepted is answered
+        graceful_shutdown_wait_loop_s=0.5,
+        logging_config={"enable_access_log": False},  # a visit has a line of its own (serve/front/visits.py)
+        ray_actor_options={**place, "runtime_env": {"env_vars": env}},
     )
     replica = engine.bind(model, settings.batch_rows, settings.finishing, settings.poll_s)
     return front.bind(replica, settings.model, settings.webhook_hosts)

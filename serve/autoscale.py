@@ -28,6 +28,10 @@ class Load:
     """Requests that are anywhere."""
 
 
+LOOKS = 0.05
+"""Requests at a time, on average, below which they are no drawing: an open page asks for /status again and again."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Aim:
     """What the policy aims at."""
@@ -62,7 +66,7 @@ def desired(load: Load, now: int, aim: Aim) -> Scale:
     ceil((work / drain_s + batch_work / batch_drain_s) / rate). From 0 the first request makes one; the last one goes
     only when there is no request anywhere. Without a measured rate nothing is added to what is starting.
     """
-    if not load.requests and not load.work and not load.batch_work:
+    if load.requests < LOOKS and not (load.waiting or load.work or load.batch_work):
         return Scale(0, "nothing to do")
     if not load.rate:
         return Scale(max(1, now), "the speed of a replica is not known yet")

@@ -14,6 +14,7 @@ def board_of(model: str, replicas: Sequence[dict[str, Any]]) -> dict[str, Any]:
     canaries = Counter(tuple((replica.get("canary") or {}).items()) for replica in replicas)
     return {
         "model": model,
+        "state": "up" if replicas else "no replica runs: the next request wakes one, or waits for one that starts",
         "version": versions.most_common(1)[0][0] if versions else None,
         "canary": dict(canaries.most_common(1)[0][0]) or None if canaries else None,
         "replicas": list(replicas),

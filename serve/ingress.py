@@ -4,7 +4,9 @@
 """
 
 import asyncio
+import logging
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from ray import serve
+from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
@@ -27,7 +30,7 @@ from serve.dialects.segmind import SsdRequest
 from serve.errors import RequestError
 from serve.front import a1111, house, huggingface, openai, replicate, segmind
 from serve.front.a1111 import PngInfo
-from serve.front.again import Engine
+from serve.front.again import Engine, unavailable
 from serve.front.desk import Desk
 from serve.front.gone import ended
 from serve.front.meters import Meters
@@ -40,6 +43,8 @@ from serve.request import GenerationRequest
 from serve.rollout.hook import hook
 from serve.styles import Styles, open_styles
 from ssd1b.home import home
+
+logger = logging.getLogger("ray.serve")
 
 BOARD_S = 10.0
 """How long all replicas together may take to answer a call to every one of them."""
@@ -85,13 +90,29 @@ class Ingress:
         return response
 
     async def board(self) -> dict[str, Any]:
-        """Ask every replica at once; one that dies meanwhile is left out."""
-        told = await self._engine.broadcast("report").results_async(timeout_s=BOARD_S, return_exceptions=True)
+        """Ask every replica at once; one that dies meanwhile is left out. Where there is none, none is woken."""
+        told = await self._all("report")
         return board_of(self._model, [one for one in told if isinstance(one, dict)])
 
     async def nudge(self) -> None:
         """Tell every replica to look at the registry; one that does not hear it looks by itself, some seconds later."""
-        await self._engine.broadcast("look").results_async(timeout_s=BOARD_S, return_exceptions=True)
+        await self._all("look")
+
+    async def _all(self, verb: str) -> list[Any]:
+        """Return what the replicas that run say to a verb, or the exceptions of their calls.
+
+        Raises:
+            RequestError: 503, one of them keeps silent.
+        """
+        try:
+            answers: list[Any] = await self._engine.broadcast(verb).results_async(
+                timeout_s=BOARD_S, return_exceptions=True
+            )
+        except DeploymentUnavailableError:  # what a broadcast to nobody raises
+            return []
+        except TimeoutError as error:
+            raise unavailable(f"A replica did not say how it is within {BOARD_S:g} s") from error
+        return answers
 
 
 def routes(
@@ -113,8 +134,8 @@ def routes(
     Raises:
         ValueError: a webhook host that is none.
     """
-    desk = Desk(engine, model, accounts or NoAccounts(), open_styles() if styles is None else styles)
     store, meters = Predictions(storage), Meters()
+    desk = Desk(engine, model, accounts or NoAccounts(), open_styles() if styles is None else styles, store)
     runner = Runner(desk, store, Webhooks(store.secret(), webhook_hosts), meters)
 
     @asynccontextmanager
@@ -139,6 +160,11 @@ def routes(
     @app.exception_handler(RequestError)
     async def refused(http: Request, error: RequestError) -> Response:
         return refuse(visit_of(http), error)
+
+    @app.exception_handler(sqlite3.Error)
+    async def store_away(http: Request, error: sqlite3.Error) -> Response:
+        logger.error("%s: what is kept cannot be reached: %s", visit_of(http).id, error)
+        return refuse(visit_of(http), unavailable("What is kept for you cannot be reached: try again soon"))
 
     @app.exception_handler(HTTPException)
     async def no_route(http: Request, error: HTTPException) -> Response:

@@ -39,6 +39,9 @@ class Settings(BaseModel):
     """The same for requests of priority "batch"."""
     idle_s: Annotated[float, Field(gt=0)] = 120
     """So long less must have been enough before a replica goes."""
+    fronts: Annotated[int, Field(ge=1)] = 1
+    """Processes that read requests and answer them. Several run on the head node, since they share a SQLite file under
+    the storage root; A1111's /progress and /interrupt know of the requests of one of them only."""
     engine_cpus: float = 1
     engine_gpus: float = 0
 

@@ -34,6 +34,10 @@ class Style:
     negative_prompt: str = ""
     """Follows the caller's own."""
 
+    def around(self, prompt: str) -> str:
+        """Return the caller's words in this style, as they are drawn."""
+        return self.prompt.replace(MARK, prompt)
+
 
 Styles = Mapping[str, Style]
 """By `key_of` their names, in the order in which a page shows them."""
@@ -112,5 +116,4 @@ def dressed(request: GenerationRequest, styles: Styles) -> GenerationRequest:
     if style is None:
         raise not_offered("style", request.style, [one.name for one in styles.values()])
     negative = ", ".join(text for text in (request.negative_prompt, style.negative_prompt) if text)
-    prompt = style.prompt.replace(MARK, request.prompt)
-    return replace(request, prompt=prompt, negative_prompt=negative, style=style.name)
+    return replace(request, prompt=style.around(request.prompt), negative_prompt=negative, style=style.name)

@@ -17,8 +17,14 @@ NAME = "ssd1b"
 """The application's."""
 ANSWER_S = 180
 """How long a deployed endpoint may take to answer over HTTP."""
-PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
-"""Serve kills a proxy that is not up after three checks of 5 s; on two busy cores its imports alone take longer."""
+CHECKS = {
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60",
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
+}
+"""Patience with a proxy that starts or is busy: Serve gives up after three waits of 5 and of 10 s, and on two busy
+cores its imports alone take longer. None with a dead one: that is noticed at the third check in a row, which at Serve's
+own period of 10 s is half a minute without an answer to anybody. cluster/kuberay/rayservice.yaml sets them too."""
 
 
 def connect() -> None:
@@ -43,7 +49,9 @@ def start(host: str, port: int) -> None:
     """Start Serve on the cluster, its HTTP proxy on host:port. If it runs already nothing changes."""
     try:
         serve.start(
-            http_options={"host": host, "port": port}, controller_options={"runtime_env": {"env_vars": PATIENCE}}
+            http_options={"host": host, "port": port},
+            controller_options={"runtime_env": {"env_vars": CHECKS}},
+            logging_config={"enable_access_log": False},  # the fronts write a line for each request
         )
     except TimeoutError:
         # Serve waits one minute for its proxy, which goes on starting all the same; require_answer waits longer.

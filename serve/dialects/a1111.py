@@ -145,8 +145,8 @@ def read(body: bytes, model: type[Txt2Img]) -> Txt2Img:
     return checked(model, {name: value for name, value in fields.items() if name not in IGNORED})
 
 
-def to_request(body: Txt2Img, start: Start | None = None) -> GenerationRequest:
-    """Return what the body asks for.
+def to_request(body: Txt2Img, start: Start | None = None, spare: int | None = None) -> GenerationRequest:
+    """Return what the body asks for; `spare` is the seed of a body without one.
 
     Raises:
         RequestError: a sampler or adapter that cannot be.
@@ -158,7 +158,7 @@ def to_request(body: Txt2Img, start: Start | None = None) -> GenerationRequest:
         negative_prompt=body.negative_prompt,
         n=body.batch_size * body.n_iter,
         size=sized(body.width, body.height),
-        seed=drawn_seed(body.seed),
+        seed=drawn_seed(body.seed, spare),
         steps=body.steps,
         guidance=body.cfg_scale,
         sampler=a1111(sampler, body.scheduler or "Automatic"),

@@ -26,6 +26,8 @@ PICTURE = {"format": "picture"}
 """In a schema: a PNG, JPEG or WebP file in base64, with or without a data: head."""
 PICTURE_CHARACTERS = 4 * (PICTURE_BYTES // 3 + 1) + 100
 """The same in base64, with a data: head."""
+TOLD = ("title", "description", "default", "examples")
+"""What a schema says of a field as a whole, whichever of several kinds its value has."""
 LORAS = 8
 """Most adapters of one request."""
 SCALE = 4.0
@@ -37,7 +39,7 @@ def nullable(schema: dict[str, Any]) -> None:
     required = schema.get("required", [])
     for name, field in schema.get("properties", {}).items():
         if name not in required and field != {}:
-            told = {key: field.pop(key) for key in ("title", "description", "default", "examples") if key in field}
+            told = {key: field.pop(key) for key in TOLD if key in field}
             schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **told}
 
 
@@ -138,9 +140,14 @@ def unmet(name: str, value: object, fix: str) -> RequestError:
     return RequestError(f"{name}={value!r} is not offered: {fix}", name, "unsupported_parameter")
 
 
-def drawn_seed(seed: int | None) -> int:
-    """Return the seed, or one drawn now, before anything can fail: so that the request can be issued again."""
-    return secrets.randbelow(2**32) if seed is None or seed == -1 else seed
+def drawn_seed(seed: int | None, spare: int | None = None) -> int:
+    """Return the seed; without one the spare, which an idempotency key gives, or one drawn now.
+
+    Now is before anything can fail, so that the request can be issued again.
+    """
+    if seed is not None and seed != -1:
+        return seed
+    return secrets.randbelow(2**32) if spare is None else spare
 
 
 def sized(width: int | None, height: int | None) -> Size | None:

@@ -64,8 +64,8 @@ def read(body: bytes) -> TextToImage:
     return request
 
 
-def to_request(body: TextToImage, output_format: OutputFormat = "png") -> GenerationRequest:
-    """Return what the body asks for.
+def to_request(body: TextToImage, output_format: OutputFormat = "png", spare: int | None = None) -> GenerationRequest:
+    """Return what the body asks for; `spare` is the seed of a body without one.
 
     Raises:
         RequestError: a scheduler that there is none of here.
@@ -75,7 +75,7 @@ def to_request(body: TextToImage, output_format: OutputFormat = "png") -> Genera
         prompt=body.inputs,
         negative_prompt=told.negative_prompt,
         size=sized(told.width, told.height),
-        seed=drawn_seed(told.seed),
+        seed=drawn_seed(told.seed, spare),
         steps=told.num_inference_steps,
         guidance=told.guidance_scale,
         sampler=named(told.scheduler, DIFFUSERS, "scheduler"),

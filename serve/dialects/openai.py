@@ -115,12 +115,12 @@ def style_of(style: str | None) -> str | None:
 
 
 def to_request(
-    image: Drawing, model: str, *, style: str | None = None, start: Start | None = None
+    image: Drawing, model: str, *, style: str | None = None, start: Start | None = None, spare: int | None = None
 ) -> GenerationRequest:
     """Return what the body asks of the model served here under the name `model`.
 
-    `<model>-lora-<name>` is that model with an adapter: GET /v1/models lists them so. A request without a seed gets one
-    here, before anything can fail, so that it can be issued again and draw the same.
+    `<model>-lora-<name>` is that model with an adapter: GET /v1/models lists them so. A request without a seed gets
+    the spare one, or one drawn here, before anything can fail, so that it can be issued again and draw the same.
 
     Raises:
         RequestError: another model, too many adapters, or a size that is not written as one.
@@ -130,7 +130,7 @@ def to_request(
         negative_prompt=image.negative_prompt,
         n=image.n,
         size=None if image.size == "auto" else size_of(image.size),
-        seed=drawn_seed(image.seed),
+        seed=drawn_seed(image.seed, spare),
         steps=image.num_inference_steps or QUALITY_STEPS[QUALITY[image.quality]],
         guidance=image.guidance_scale,
         rescale=image.guidance_rescale,

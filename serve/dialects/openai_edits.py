@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, WithJsonSchema
 
-from serve.dialects.body import checked, require_prompt
+from serve.dialects.body import TOLD, checked, require_prompt
 from serve.dialects.openai import Drawing, refuse_missing
 from serve.dialects.pictures import opened, require_shape, white_where_clear, whole
 from serve.errors import RequestError
@@ -32,13 +32,17 @@ STRUCTURED = ("lora",)
 
 
 def textual(schema: dict[str, Any]) -> None:
-    """Take null out of a schema: a form has none."""
-    for field in schema.get("properties", {}).values():
+    """Take null out of a schema, since a form has none; instead, a field that is empty is one that is not given."""
+    fields = schema.get("properties", {})
+    for name, field in fields.items():
         if "anyOf" in field:
             branches = [branch for branch in field.pop("anyOf") if branch != {"type": "null"}]
             field |= branches[0] if len(branches) == 1 else {"anyOf": branches}
         if field.get("default", ...) is None:
             del field["default"]
+        if name not in schema.get("required", []) and field.get("format") != "binary":
+            told = {key: field.pop(key) for key in TOLD if key in field}
+            fields[name] = {"anyOf": [*field.pop("anyOf", [field]), {"const": ""}], **told}
 
 
 class EditRequest(Drawing):

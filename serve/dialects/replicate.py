@@ -171,9 +171,9 @@ def to_request(told: Input, start: Start | None) -> GenerationRequest:
     )
 
 
-def with_seed(told: Input) -> Input:
+def with_seed(told: Input, spare: int | None = None) -> Input:
     """Return the input with a seed, so that it draws the same however often it is issued."""
-    return told.model_copy(update={"seed": drawn_seed(told.seed)})
+    return told.model_copy(update={"seed": drawn_seed(told.seed, spare)})
 
 
 def progress_line(made: int, of: int) -> str:

@@ -49,8 +49,8 @@ def read(body: bytes) -> SsdRequest:
     return request
 
 
-def to_request(body: SsdRequest) -> GenerationRequest:
-    """Return what the body asks for.
+def to_request(body: SsdRequest, spare: int | None = None) -> GenerationRequest:
+    """Return what the body asks for; `spare` is the seed of a body without one.
 
     Raises:
         RequestError: a scheduler that there is none of here.
@@ -60,7 +60,7 @@ def to_request(body: SsdRequest) -> GenerationRequest:
         negative_prompt=body.negative_prompt,
         n=body.samples,
         size=sized(body.img_width, body.img_height),
-        seed=drawn_seed(body.seed),
+        seed=drawn_seed(body.seed, spare),
         steps=body.num_inference_steps,
         guidance=body.guidance_scale,
         sampler=named(body.scheduler, SEGMIND, "scheduler"),

@@ -16,7 +16,7 @@ from serve.dialects.body import PICTURE, PICTURE_CHARACTERS, Body, checked, fiel
 from serve.errors import RequestError
 from serve.front.bodies import PICTURE_JSON_BYTES, body_of
 from serve.front.desk import Desk
-from serve.front.documents import ALWAYS, answers, as_json, takes
+from serve.front.documents import ALWAYS, answers, as_json, drawing, takes
 from serve.front.gone import ended, until_gone
 from serve.front.tasks import Task, Tasks, interrupted
 from serve.front.visits import Visit
@@ -44,25 +44,28 @@ def router(desk: Desk) -> APIRouter:
     listed = answers("a1111", as_json({"type": "array", "items": {"type": "object"}}), (401, 500, 503))
 
     @routes.post(
-        "/txt2img", summary="Pictures from a prompt", responses=drawn, openapi_extra=takes(a1111.Txt2Img, EXAMPLE)
+        "/txt2img",
+        summary="Pictures from a prompt",
+        responses=drawn,
+        openapi_extra=drawing(takes(a1111.Txt2Img, EXAMPLE)),
     )
     async def txt2img(http: Request) -> Response:
         visit = await desk.welcome(http)
         body = a1111.read(await body_of(http), a1111.Txt2Img)
-        return await answered(desk, tasks, http, visit, body, a1111.to_request(body))
+        return await answered(desk, tasks, http, visit, body, a1111.to_request(body, spare=visit.spare_seed))
 
     @routes.post(
         "/img2img",
         summary="Pictures from a picture",
         responses=drawn,
-        openapi_extra=takes(a1111.Img2Img, {**EXAMPLE, "init_images": [DOT]}),
+        openapi_extra=drawing(takes(a1111.Img2Img, {**EXAMPLE, "init_images": [DOT]})),
     )
     async def img2img(http: Request) -> Response:
         visit = await desk.welcome(http)
         body = a1111.read(await body_of(http, PICTURE_JSON_BYTES), a1111.Img2Img)
         assert isinstance(body, a1111.Img2Img)
         start = await asyncio.to_thread(a1111.start_of, body)
-        return await answered(desk, tasks, http, visit, body, a1111.to_request(body, start))
+        return await answered(desk, tasks, http, visit, body, a1111.to_request(body, start, visit.spare_seed))
 
     @routes.get("/progress", summary="How far a request of yours is", responses=told)
     async def progress(http: Request, task_id: str | None = None) -> dict[str, Any]:

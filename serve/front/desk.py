@@ -5,9 +5,10 @@ A dialect reads and answers; what happens between is the same for all of them an
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from starlette.requests import Request
 
@@ -18,6 +19,8 @@ from serve.errors import RequestError, not_offered
 from serve.front.again import Engine, again, draw_again
 from serve.front.gone import until_gone
 from serve.front.keys import key_of
+from serve.front.once import Key, digest_of, once_of
+from serve.front.predictions import Predictions
 from serve.front.visits import Visit, visit_of
 from serve.offer import Offer
 from serve.request import GenerationRequest
@@ -29,20 +32,24 @@ OFFER_S = 2.0
 
 
 class Desk:
-    """One for a front; holds nothing but what it was given and the engine's last offer."""
+    """One for a front; holds nothing but what it was given, the engine's last offer, and whose turn it is."""
 
-    def __init__(self, engine: Engine, model: str, accounts: Accounts | NoAccounts, styles: Styles) -> None:
-        self.engine, self.model, self.accounts, self.styles = engine, model, accounts, styles
+    def __init__(
+        self, engine: Engine, model: str, accounts: Accounts | NoAccounts, styles: Styles, store: Predictions
+    ) -> None:
+        self.engine, self.model, self.accounts, self.styles, self.store = engine, model, accounts, styles, store
         self._offer: tuple[float, Offer] | None = None
+        self._turns: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     async def welcome(self, http: Request) -> Visit:
-        """Return the visit of a request, with its caller.
+        """Return the visit of a request, with its caller and its idempotency key.
 
         Raises:
-            RequestError: 401.
+            RequestError: 401; 400, an idempotency key that is none.
         """
         visit = visit_of(http)
         visit.caller = await self.accounts.identify(key_of(http))
+        visit.key = once_of(http, visit.account) if http.method == "POST" else None
         return visit
 
     async def offer(self, request_id: str, oldest_s: float = OFFER_S) -> Offer:
@@ -60,11 +67,14 @@ class Desk:
         return await until_gone(http, self._make(visit, request))
 
     async def _make(self, visit: Visit, request: GenerationRequest) -> Generation:
-        request = await self.ready(visit, request)
+        asked, request = request, await self.ready(visit, request)
         visit.size = request.size
         assert visit.caller is not None, "welcome comes first"
         assert request.size is not None, "ready chose it"
-        async with self.accounts.charge(visit.caller, visit.id, request, request.size) as visit.charge:
+        async with (
+            self._charge_id(visit, asked) as charge_id,
+            self.accounts.charge(visit.caller, charge_id, request, request.size) as visit.charge,
+        ):
             answer = await again(lambda: self.engine.generate(request), visit.id)
             if isinstance(answer, RequestError):
                 raise answer
@@ -78,13 +88,14 @@ class Desk:
         Raises:
             RequestError: as `make`.
         """
-        request = await self.ready(visit, request)
+        asked, request = request, await self.ready(visit, request)
         visit.size = request.size
         assert visit.caller is not None, "welcome comes first"
         assert request.size is not None, "ready chose it"
         made: Generation | None = None
         async with (
-            self.accounts.charge(visit.caller, visit.id, request, request.size) as visit.charge,
+            self._charge_id(visit, asked) as charge_id,
+            self.accounts.charge(visit.caller, charge_id, request, request.size) as visit.charge,
             aclosing(draw_again(lambda: self.engine.draw(request), visit.id)) as events,
         ):
             async for event in events:
@@ -96,6 +107,24 @@ class Desk:
                     yield event
         assert made is not None, "draw_again ends with pictures or a refusal"
         yield delivered(visit, made)
+
+    @asynccontextmanager
+    async def _charge_id(self, visit: Visit, asked: GenerationRequest) -> AsyncIterator[str]:
+        """Give the id to charge a request by: its own, or that of the first with its idempotency key.
+
+        Of requests that share a key this front draws one at a time: a twin waits, and is drawn for when the first is
+        paid or has ended. Twins at two fronts share one hold, and one charge.
+
+        Raises:
+            RequestError: 422, the key came with another request before, or all too often.
+        """
+        key = visit.key
+        if key is None:
+            yield visit.id
+            return
+        turn = self._turns.setdefault(key, asyncio.Lock())
+        async with turn:
+            yield await asyncio.to_thread(lambda: self.store.first(key, digest_of(asked), visit.id))
 
     async def ready(self, visit: Visit, request: GenerationRequest) -> GenerationRequest:
         """Return the request in its style and with the size that will be drawn, which its price depends on.

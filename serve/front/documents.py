@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from serve.dialects.openai import lora_model
+from serve.front.once import HEADER, SCHEMA
 from serve.front.refusals import HOUSE, SHAPES
 from serve.offer import Offer
 
@@ -35,12 +36,12 @@ SUMMARIES = {
     409: "It was interrupted, or is at an end.",
     413: "The body is too large.",
     415: "The body is of another kind.",
-    422: "The version is not served here.",
+    422: "The version is not served here, or the Idempotency-Key came with another request before.",
     429: "Too many requests; retry-after says when to come back.",
     500: "The server failed; its log names the request.",
     503: "No replica could answer; try again.",
 }
-ALWAYS = (400, 401, 402, 408, 413, 429, 500, 503)
+ALWAYS = (400, 401, 402, 408, 413, 422, 429, 500, 503)
 """What any route that draws may answer."""
 
 
@@ -51,6 +52,16 @@ def takes(model: type[BaseModel], example: Mapping[str, Any], title: str = "the 
         "examples": {title: {"value": dict(example)}},
     }
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def drawing(extra: Document) -> Document:
+    """Return the `openapi_extra` of a route that draws: what it reads, and that it may be sent again."""
+    about = (
+        "Send a request again with its key, within a day: the same pictures, charged once in all, also if the first "
+        "answer got lost. A body without a seed gets the key's. With another body the key is refused (422)."
+    )
+    key = {"name": HEADER, "in": "header", "required": False, "description": about, "schema": SCHEMA}
+    return {**extra, "parameters": [key]}
 
 
 def takes_form(schema: Document) -> Document:
@@ -170,6 +181,9 @@ def page(document: Document) -> str:
 def section(path: str, method: str, operation: Document, schemas: Document) -> str:
     told = [f"<h2><code>{method.upper()} {html.escape(path)}</code></h2>"]
     told.append(f"<p>{html.escape(operation.get('description') or operation.get('summary', ''))}</p>")
+    for one in operation.get("parameters", ()):
+        about = html.escape(one.get("description", ""))
+        told.append(f"<p><code>{html.escape(one['name'])}</code> ({one['in']}) {about}</p>")
     for kind, content in operation.get("requestBody", {}).get("content", {}).items():
         for example in content.get("examples", {}).values():
             told.append(f"<p>{kind}</p><pre>{html.escape(json.dumps(example['value'], indent=1))}</pre>")

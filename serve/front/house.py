@@ -25,6 +25,8 @@ from serve.front.visits import visit_of
 
 STUDIO = Path(__file__).parents[1] / "studio"
 """The page at /, if it is there."""
+EXAMPLE = "a red apple"
+"""What a preset is shown around."""
 HTML = {"text/html": {"schema": {"type": "string"}}}
 CONTENT_SECURITY_POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
@@ -41,7 +43,7 @@ def router(desk: Desk, app: FastAPI, bodies: Sequence[type[BaseModel]]) -> APIRo
         """OpenAI's list in `data`, Replicate's in `results`."""
         visit = await desk.welcome(http)
         visit.dialect = "openai"
-        offer = await desk.offer(visit.id)
+        offer = await desk.offer(visit.id, oldest_s=0)  # an adapter that was registered a moment ago is listed
         listed = [replicate.to_model(offer, f"{base_of(http)}/", stamp(offer.created))]
         return {"object": "list", "data": openai.to_models(offer), "previous": None, "next": None, "results": listed}
 
@@ -60,7 +62,7 @@ def router(desk: Desk, app: FastAPI, bodies: Sequence[type[BaseModel]]) -> APIRo
 
     @routes.get("/v1/offer", summary="Sizes, samplers, adapters and steps to choose from", responses=said)
     async def offer(http: Request) -> dict[str, Any]:
-        offer = await desk.offer((await desk.welcome(http)).id)
+        offer = await desk.offer((await desk.welcome(http)).id, oldest_s=0)
         return {
             "model": offer.model,
             "version": offer.version,
@@ -74,17 +76,23 @@ def router(desk: Desk, app: FastAPI, bodies: Sequence[type[BaseModel]]) -> APIRo
     @routes.get("/v1/styles", summary="Presets", responses=said)
     async def styles(http: Request) -> dict[str, Any]:
         await desk.welcome(http)
-        told = ({**asdict(one), "title": one.name[:1].upper() + one.name[1:]} for one in desk.styles.values())
-        return {"styles": list(told)}
+        return {
+            "styles": [
+                {**asdict(one), "title": one.name[:1].upper() + one.name[1:], "example": one.around(EXAMPLE)}
+                for one in desk.styles.values()
+            ]
+        }
 
     @routes.get("/status", summary="Replicas, their queues and resident adapters", responses=said)
     async def status(http: Request) -> dict[str, Any]:
+        """Where no replica runs it says so, and wakes none."""
         visit = await desk.welcome(http)
         return dict(await again(desk.engine.board, visit.id))
 
     @routes.get("/healthz", summary="The front answers", responses=answers(HOUSE, as_json(), (500,)))
-    async def healthz() -> dict[str, str]:
+    async def healthz(http: Request) -> dict[str, str]:
         """Serve itself watches the engines; /v1/models asks one."""
+        visit_of(http).quiet = True
         return {"status": "ok"}
 
     async def document(http: Request) -> dict[str, Any]:
@@ -110,7 +118,8 @@ def router(desk: Desk, app: FastAPI, bodies: Sequence[type[BaseModel]]) -> APIRo
     if (STUDIO / "index.html").exists():
 
         @routes.get("/", summary="The studio page", responses=answers(HOUSE, HTML, (500,)))
-        async def studio() -> Response:
+        async def studio(http: Request) -> Response:
+            visit_of(http).quiet = True
             return FileResponse(STUDIO / "index.html", headers={"content-security-policy": CONTENT_SECURITY_POLICY})
 
     return routes
@@ -123,7 +132,8 @@ class Fallback:
         self._files: ASGIApp | None = StaticFiles(directory=STUDIO) if STUDIO.is_dir() else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._files is not None and scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
+        if self._files is not None and scope["type"] == "http" and scope["method"] == "GET":
+            scope["state"]["visit"].quiet = True
             await self._files(scope, receive, send)
             return
         raise HTTPException(404)
@@ -133,7 +143,8 @@ def methods(routers: Sequence[APIRouter], http: Request) -> list[str]:
     """Return the methods that the routes of a path answer together; Starlette's own refusal names those of one."""
     routes = (route for router in routers for route in router.routes if isinstance(route, Route))
     found = (route.methods or set() for route in routes if route.matches(http.scope)[0] is not Match.NONE)
-    return sorted(set().union(*found))
+    known = set[str]().union(*found)
+    return sorted(known | {"HEAD"} if "GET" in known else known)
 
 
 def no_route(http: Request, error: HTTPException) -> RequestError:

@@ -6,7 +6,7 @@ from serve.dialects import huggingface
 from serve.errors import RequestError
 from serve.front.bodies import body_of
 from serve.front.desk import Desk
-from serve.front.documents import ALWAYS, answers, as_pictures, takes
+from serve.front.documents import ALWAYS, answers, as_pictures, drawing, takes
 from serve.front.visits import visit_of
 
 EXAMPLE = {"inputs": "a red apple", "parameters": {"num_inference_steps": 20, "seed": 1}}
@@ -16,23 +16,24 @@ def router(desk: Desk) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["Hugging Face"])
     said = answers("huggingface", as_pictures(), (*ALWAYS, 404, 406))
-    body = takes(huggingface.TextToImage, EXAMPLE)
+    takes_it = drawing(takes(huggingface.TextToImage, EXAMPLE))
 
     async def drawn(http: Request) -> Response:
         visit = await desk.welcome(http)
         output_format = huggingface.format_of(http.headers.get("accept", ""))
-        request = huggingface.to_request(huggingface.read(await body_of(http)), output_format)
+        body = huggingface.read(await body_of(http))
+        request = huggingface.to_request(body, output_format, visit.spare_seed)
         made = await desk.make(http, visit, request)
         headers = {"x-seed": str(made.pictures[0].seed)}
         return Response(made.pictures[0].data, media_type=f"image/{output_format}", headers=headers)
 
-    @routes.post("/", summary="A picture from a prompt", responses=said, openapi_extra=body)
+    @routes.post("/", summary="A picture from a prompt", responses=said, openapi_extra=takes_it)
     async def here(http: Request) -> Response:
         visit_of(http).dialect = "huggingface"
         return await drawn(http)
 
     @routes.post(
-        "/models/{model:path}", summary="A picture by the model of this name", responses=said, openapi_extra=body
+        "/models/{model:path}", summary="A picture by the model of this name", responses=said, openapi_extra=takes_it
     )
     async def by_name(http: Request, model: str) -> Response:
         if model != desk.model and model.rpartition("/")[2] != desk.model:

@@ -16,7 +16,7 @@ from serve.dialects import openai, openai_edits
 from serve.errors import RequestError
 from serve.front.bodies import body_of, form_of
 from serve.front.desk import Desk
-from serve.front.documents import ALWAYS, REF, STREAM, answers, as_json, takes, takes_form
+from serve.front.documents import ALWAYS, REF, STREAM, answers, as_json, drawing, takes, takes_form
 from serve.front.gone import EventStream, sse, until_gone
 from serve.front.visits import Visit
 from serve.request import GenerationRequest
@@ -33,26 +33,26 @@ def router(desk: Desk) -> APIRouter:
         "/v1/images/generations",
         summary="Pictures from a prompt",
         responses=answers("openai", {**IMAGES, **STREAM}, (*ALWAYS, 404)),
-        openapi_extra=takes(openai.ImageRequest, EXAMPLE),
+        openapi_extra=drawing(takes(openai.ImageRequest, EXAMPLE)),
     )
     async def generations(http: Request) -> Response:
         visit = await desk.welcome(http)
         image = openai.read(await body_of(http))
-        request = openai.to_request(image, desk.model, style=image.style)
+        request = openai.to_request(image, desk.model, style=image.style, spare=visit.spare_seed)
         return await answered(desk, http, visit, image, request, "image_generation")
 
     @routes.post(
         "/v1/images/edits",
         summary="Pictures from a picture, or anew where a mask is transparent",
         responses=answers("openai", {**IMAGES, **STREAM}, (*ALWAYS, 404, 415)),
-        openapi_extra=takes_form({"$ref": REF.format(model=openai_edits.EditForm.__name__)}),
+        openapi_extra=drawing(takes_form({"$ref": REF.format(model=openai_edits.EditForm.__name__)})),
     )
     async def edits(http: Request) -> Response:
         visit = await desk.welcome(http)
         fields, files = await form_of(http)
         edit = openai_edits.read(fields)
         start = await asyncio.to_thread(openai_edits.start_of, edit, files)
-        request = openai.to_request(edit, desk.model, style=edit.style, start=start)
+        request = openai.to_request(edit, desk.model, style=edit.style, start=start, spare=visit.spare_seed)
         return await answered(desk, http, visit, edit, request, "image_edit")
 
     @routes.post(

@@ -1,5 +1,5 @@
-"""Predictions and files that outlive the request that made them, in a SQLite file; or in memory, then they end with
-the front's process.
+"""Predictions, files and idempotency keys, which outlive the request that made them: in a SQLite file, which all fronts
+share; or in memory, then they end with the front's process.
 
 Whoever runs a prediction holds a lease on it. The lease of a front that died runs out, and another front, or the same
 one started again, takes the prediction and draws it again: its seed is in its input, so the pictures are the same, and
@@ -11,21 +11,24 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serve.errors import RequestError
+from serve.front.once import DAY_S, MOST_USES, Key, reused, worn
 
 KEPT_S = 3600.0
-LEASE_S = 15.0
+LEASE_S = 10.0
 """How long a prediction stays with a front that is not heard of."""
 MOST_WAITING = 1000
 """Predictions of one account that are not done."""
 MOST_FILES = 500
-"""Files of one account."""
+"""Files that one account has sent. What was made for it is not counted: it is paid for."""
+SENT = "content"
+"""The name of every file that was sent."""
 PAGE = 100
 DONE = ("succeeded", "failed", "canceled")
 TABLES = """
@@ -37,6 +40,10 @@ create index if not exists predictions_by_account on predictions (account, creat
 create table if not exists files (
     id text primary key, account text not null, created real not null, name text not null, type text not null,
     data blob not null
+);
+create table if not exists keys (
+    account text not null, path text not null, key text not null, digest text not null, id text not null,
+    created real not null, uses integer not null, primary key (account, path, key)
 );
 create table if not exists settings (name text primary key, value blob not null);
 """
@@ -81,13 +88,41 @@ class Predictions:
         """Return the secret that webhooks are signed with, the same for all fronts that share the file."""
         return bytes(self._rows("select value from settings where name = 'secret'")[0][0])
 
-    def add(self, account: str, state: State, holder: str) -> None:
-        """Keep a new prediction, leased to its holder.
+    def first(self, key: Key, digest: str, id: str) -> str:
+        """Return the id of the first request under a key within a day: `id` if this is it.
+
+        digest: what is equal for the same request only (once.digest_of).
+
+        Raises:
+            RequestError: 422, the key came with another request before, or all too often.
+        """
+        with self._transaction():
+            old = time.time() - DAY_S
+            self._rows(
+                "delete from keys where account = ? and path = ? and key = ? and created < ?",
+                key.account, key.path, key.text, old,
+            )  # fmt: skip
+            told = self._rows(
+                "insert into keys values (?, ?, ?, ?, ?, ?, 1) "
+                "on conflict (account, path, key) do update set uses = uses + 1 returning digest, id, uses",
+                key.account, key.path, key.text, digest, id, time.time(),
+            )  # fmt: skip
+        before, first, uses = told[0]
+        if before != digest:
+            raise reused(key.text)
+        if uses > MOST_USES:
+            raise worn(key.text)
+        return str(first)
+
+    def add(self, account: str, state: State, holder: str) -> bool:
+        """Keep a new prediction, leased to its holder; return False if there is one of its id already.
 
         Raises:
             RequestError: 429, too many wait.
         """
-        with self._lock:
+        with self._transaction():
+            if self.get(state["id"]) is not None:
+                return False
             waiting = self._rows("select count(*) from predictions where account = ? and ended is null", account)[0][0]
             if waiting >= MOST_WAITING:
                 raise RequestError(
@@ -101,6 +136,7 @@ class Predictions:
                 "insert into predictions values (?, ?, ?, ?, null, ?, ?)",
                 state["id"], account, now, json.dumps(state), holder, now + LEASE_S,
             )  # fmt: skip
+            return True
 
     def get(self, id: str, account: str | None = None) -> State | None:
         """Return a prediction, of the account if one is given."""
@@ -111,18 +147,14 @@ class Predictions:
 
     def change(self, id: str, **fields: Any) -> State | None:
         """Change fields of a prediction that is not done; return it as it is now, None if it is done or gone."""
-        with self._lock:
-            self._base.execute("begin immediate")
-            try:
-                state = self.get(id)
-                if state is None or state["status"] in DONE:
-                    return None
-                state |= fields
-                ended = time.time() if state["status"] in DONE else None
-                self._rows("update predictions set state = ?, ended = ? where id = ?", json.dumps(state), ended, id)
-                return state
-            finally:
-                self._base.execute("commit")
+        with self._transaction():
+            state = self.get(id)
+            if state is None or state["status"] in DONE:
+                return None
+            state |= fields
+            ended = time.time() if state["status"] in DONE else None
+            self._rows("update predictions set state = ?, ended = ? where id = ?", json.dumps(state), ended, id)
+            return state
 
     def page(self, account: str, before: float | None) -> tuple[list[State], float | None]:
         """Return the account's predictions, the newest first, and where the next page begins."""
@@ -156,20 +188,21 @@ class Predictions:
         self._rows("update predictions set lease = 0 where ended is null and holder = ?", holder)
 
     def clean(self) -> None:
-        """Forget what was done, and what was sent, more than an hour ago."""
+        """Forget what was done, and what was sent, more than an hour ago, and keys more than a day ago."""
         old = time.time() - KEPT_S
         self._rows("delete from predictions where ended < ?", old)
         self._rows("delete from files where created < ?", old)
+        self._rows("delete from keys where created < ?", time.time() - DAY_S)
 
     def keep_file(self, account: str, name: str, type: str, data: bytes) -> File:
         """Keep a file.
 
         Raises:
-            RequestError: 429, the account has too many.
+            RequestError: 429, it was sent, and the account has sent too many.
         """
-        with self._lock:
-            count = self._rows("select count(*) from files where account = ?", account)[0][0]
-            if count >= MOST_FILES:
+        with self._transaction():
+            count = self._rows("select count(*) from files where account = ? and name = ?", account, SENT)[0][0]
+            if name == SENT and count >= MOST_FILES:
                 raise RequestError(
                     f"{count} files are kept for you already: delete some, or wait an hour", None,
                     "rate_limit_exceeded", 429,
@@ -197,6 +230,17 @@ class Predictions:
     def drop_file(self, id: str, account: str) -> bool:
         """Forget a file; return whether there was one."""
         return bool(self._rows("delete from files where id = ? and account = ? returning id", id, account))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._base.execute("begin immediate")
+            try:
+                yield
+                self._base.execute("commit")
+            finally:
+                if self._base.in_transaction:  # the work failed, or a full disk kept it from being committed
+                    self._base.execute("rollback")
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
         with self._lock, closing(self._base.execute(statement, values)) as cursor:

@@ -16,11 +16,12 @@ from serve.dialects import replicate
 from serve.errors import RequestError
 from serve.front.bodies import FORM_BYTES, PICTURE_JSON_BYTES, body_of, form_of, only
 from serve.front.desk import Desk
-from serve.front.documents import ALWAYS, FILE, STREAM, answers, as_json, takes, takes_form
+from serve.front.documents import ALWAYS, FILE, STREAM, answers, as_json, drawing, takes, takes_form
 from serve.front.gone import EventStream, sse, until_gone
 from serve.front.links import file_url, is_done, present, start_of
-from serve.front.predictions import KEPT_S, File, Predictions, State
-from serve.front.runner import Runner, now
+from serve.front.once import digest_of
+from serve.front.predictions import KEPT_S, SENT, File, Predictions, State
+from serve.front.runner import LOOK_S, Runner, now
 from serve.front.visits import Visit
 from serve.offer import Offer
 
@@ -28,9 +29,7 @@ EXAMPLE = {"input": {"prompt": "a red apple", "num_inference_steps": 20, "seed":
 WAIT = re.compile(r"\bwait(?:\s*=\s*(?P<s>\d{1,4}))?\b")
 WAIT_S = 60
 """How long Prefer: wait waits at most, and if it names no time."""
-SENT = {"type": "object", "required": ["content"], "properties": {"content": FILE}, "additionalProperties": False}
-LOOK_S = 0.25
-"""How often a stream looks for news."""
+CONTENT = {"type": "object", "required": ["content"], "properties": {"content": FILE}, "additionalProperties": False}
 REFUSED = (401, 404, 500, 503)
 CREATED = (*(422 if status == 400 else status for status in ALWAYS), 404)
 
@@ -38,7 +37,7 @@ CREATED = (*(422 if status == 400 else status for status in ALWAYS), 404)
 def router(desk: Desk, store: Predictions, runner: Runner) -> APIRouter:
     """Return the routes under /v1/predictions, /v1/models/{owner}, /v1/files and /v1/webhooks."""
     routes = APIRouter(prefix="/v1", tags=["Replicate"])
-    body = takes(replicate.PredictionBody, EXAMPLE)
+    body = drawing(takes(replicate.PredictionBody, EXAMPLE))
     prediction = as_json({"type": "object", "required": ["id", "status", "urls", "input"]})
     told, known = answers("replicate", prediction, REFUSED), answers("replicate", as_json(), REFUSED)
     made = answers("replicate", prediction, CREATED, 201, "Begun, or done.")
@@ -127,7 +126,7 @@ def router(desk: Desk, store: Predictions, runner: Runner) -> APIRouter:
         status_code=201,
         summary="Send a picture, to start predictions from for an hour",
         responses=answers("replicate", as_json(), (*CREATED, 415), 201, "Kept."),
-        openapi_extra=takes_form(SENT),
+        openapi_extra=takes_form(CONTENT),
     )
     async def send_file(http: Request) -> Response:
         account = (await desk.welcome(http)).account
@@ -135,7 +134,7 @@ def router(desk: Desk, store: Predictions, runner: Runner) -> APIRouter:
         if unknown := sorted({name for name, _ in fields} | set(files) - {"content"}):
             raise RequestError(f"'{unknown[0]}' is not kept here: send content alone", unknown[0], "unknown_parameter")
         content = only(files.get("content", ()), "content")
-        kept = await asyncio.to_thread(store.keep_file, account, "content", kind_of(content), content)
+        kept = await asyncio.to_thread(store.keep_file, account, SENT, kind_of(content), content)
         return JSONResponse(to_file(kept, base_of(http)), 201)
 
     @routes.get(
@@ -183,16 +182,21 @@ async def begun(desk: Desk, store: Predictions, runner: Runner, http: Request, n
     body = replicate.read(await body_of(http, PICTURE_JSON_BYTES))
     offer = await offered(desk, visit, name)
     replicate.require_version(body.version, offer)
-    told = replicate.with_seed(body.input)
+    told = replicate.with_seed(body.input, visit.spare_seed)
     # What is wrong with the input is said at once rather than by a prediction that failed.
     start = await asyncio.to_thread(start_of, told, store, account)
-    await desk.adapters_offered(visit, await desk.ready(visit, replicate.to_request(told, start)))
+    request = replicate.to_request(told, start)
+    await desk.adapters_offered(visit, await desk.ready(visit, request))
     state = to_state(told, offer, visit, base_of(http))
     state["run"]["webhooks"] = replicate.webhooks(body)
-    await asyncio.to_thread(store.add, account, state, runner.name)
-    task = runner.begin(state["id"])
+    if visit.key is not None:
+        state["id"] = await asyncio.to_thread(store.first, visit.key, digest_of(request), state["id"])
+    if await asyncio.to_thread(store.add, account, state, runner.name):
+        runner.begin(state["id"])
+    else:
+        state = await found(store, state["id"], account)
     if (patience_s := patience(http.headers.get("prefer", ""))) is not None:
-        await until_gone(http, asyncio.wait((task,), timeout=patience_s))
+        await until_gone(http, runner.done(state["id"], patience_s))
         state = await found(store, state["id"], account)
         if state["status"] == "processing":
             state["status"] = "starting"  # the client takes anything else that comes back for the end

@@ -5,7 +5,7 @@ import json
 import logging
 import secrets
 import sqlite3
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 
 from serve.accounts import Caller
@@ -16,7 +16,7 @@ from serve.dialects.replicate import Input
 from serve.errors import RequestError
 from serve.front.desk import Desk
 from serve.front.gone import CLIENT_CLOSED_REQUEST, ended
-from serve.front.links import present, start_of
+from serve.front.links import is_done, present, start_of
 from serve.front.meters import Meters
 from serve.front.predictions import LEASE_S, Predictions, State
 from serve.front.visits import Visit, tell
@@ -26,6 +26,12 @@ logger = logging.getLogger("ray.serve")
 
 NEWS_S = 0.5
 """Between two changes of a prediction's logs, and two messages of them, as on Replicate."""
+LOOK_S = 0.25
+"""How often one looks for news of a prediction that may run elsewhere."""
+NO_ROOM_S = 1.0
+"""Between two attempts to find room in the engine's queue."""
+PATIENCE_S = 600.0
+"""How long a prediction waits for room."""
 ROUND_S = LEASE_S / 5
 CLEAN_ROUNDS = 20
 """Between two looks at what is old."""
@@ -40,12 +46,21 @@ class Runner:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._messages: set[asyncio.Task[None]] = set()
 
-    def begin(self, id: str) -> "asyncio.Task[None]":
+    def begin(self, id: str) -> None:
         """Start a prediction that this front holds the lease of."""
         task = asyncio.create_task(self._run(id), name=id)
         self._running[id] = task
         task.add_done_callback(lambda _: self._running.pop(id, None))
-        return task
+
+    async def done(self, id: str, most_s: float) -> None:
+        """Wait until a prediction is done, wherever it runs, or so many seconds are over."""
+        if task := self._running.get(id):
+            await asyncio.wait((task,), timeout=most_s)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(most_s):
+                while (state := await asyncio.to_thread(self.store.get, id)) is not None and not is_done(state):
+                    await asyncio.sleep(LOOK_S)
 
     async def cancel(self, id: str) -> None:
         """End a prediction, wherever it runs: another front sees it when it next renews its lease."""
@@ -90,7 +105,7 @@ class Runner:
         status = CLIENT_CLOSED_REQUEST
         try:
             self._tell(state, "start")
-            made = await self._draw(visit, state)
+            made = await self._with_patience(visit, state)
             output = await asyncio.to_thread(self._keep_files, state, made)
             status = 200
             end = {"status": "succeeded", "output": output, "metrics": {"predict_time": round(visit.seconds, 3)}}
@@ -108,6 +123,20 @@ class Runner:
             if state["output"]:
                 self._tell(state, "output")
             self._tell(state, "completed")
+
+    async def _with_patience(self, visit: Visit, state: State) -> Generation:
+        """Draw as soon as there is room: nobody waits for a prediction on a connection, so that a full queue, or a
+        minute in which its account has asked for enough, need not end it."""
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + PATIENCE_S
+        while True:
+            try:
+                return await self._draw(visit, state)
+            except RequestError as error:
+                wait_s = getattr(error, "retry_after_s", NO_ROOM_S) if error.status == 429 else None
+                if wait_s is None or clock.time() + wait_s > deadline:
+                    raise
+            await asyncio.sleep(wait_s)
 
     async def _draw(self, visit: Visit, state: State) -> Generation:
         told = checked(Input, state["input"])

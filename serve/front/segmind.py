@@ -10,7 +10,7 @@ from serve.answer import Generation
 from serve.dialects import segmind
 from serve.front.bodies import body_of
 from serve.front.desk import Desk
-from serve.front.documents import ALWAYS, FILE, answers, as_json, takes
+from serve.front.documents import ALWAYS, FILE, answers, as_json, drawing, takes
 from serve.front.visits import Visit
 
 EXAMPLE = {"prompt": "a red apple", "num_inference_steps": 20, "seed": 1}
@@ -25,12 +25,12 @@ def router(desk: Desk) -> APIRouter:
         "/v1/ssd-1b",
         summary="A picture as a JPEG, or pictures in base64",
         responses=answers("segmind", {"image/jpeg": {"schema": FILE}, **as_json()}, STATUSES),
-        openapi_extra=takes(segmind.SsdRequest, EXAMPLE),
+        openapi_extra=drawing(takes(segmind.SsdRequest, EXAMPLE)),
     )
     async def ssd_1b(http: Request) -> Response:
         visit = await desk.welcome(http)
         body = segmind.read(await body_of(http))
-        made = await desk.make(http, visit, segmind.to_request(body))
+        made = await desk.make(http, visit, segmind.to_request(body, visit.spare_seed))
         headers = headers_of(visit, made)
         if body.base64 or body.samples > 1:
             return JSONResponse(segmind.to_json(made), headers=headers)

@@ -20,10 +20,13 @@ from serve.accounts import Caller, Charge
 from serve.errors import RequestError
 from serve.front.gone import CLIENT_CLOSED_REQUEST
 from serve.front.meters import Meters
+from serve.front.once import Key
 from ssd1b.sizes import Size
 
 logger = logging.getLogger("ray.serve")
 
+FRONT = secrets.token_hex(4)
+"""Names this process: every request id begins with it, so that one sees which front answered."""
 CALLERS_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 """What a caller's own x-request-id may look like to be repeated in the log."""
 
@@ -33,7 +36,7 @@ class Visit:
     """What is known of a request; the middleware makes it, the desk and the dialects fill it in."""
 
     dialect: str
-    id: str = field(default_factory=lambda: f"req_{secrets.token_hex(16)}")
+    id: str = field(default_factory=lambda: f"req_{FRONT}{secrets.token_hex(12)}")
     started: float = field(default_factory=time.monotonic)
     caller: Caller | None = None
     charge: Charge | None = None
@@ -43,12 +46,21 @@ class Visit:
     replica: str = ""
     error: str | None = None
     """Code of the refusal."""
+    key: Key | None = None
+    """What the caller will know the request by if it sends it again."""
+    quiet: bool = False
+    """One of many that nobody looks for: in the log only if it goes wrong, or in detail."""
 
     @property
     def account(self) -> str:
         """Whose request it is; known once the desk has welcomed it."""
         assert self.caller is not None, "welcome comes first"
         return self.caller.name
+
+    @property
+    def spare_seed(self) -> int | None:
+        """Seed of a body without one; None leaves it to chance."""
+        return self.key.seed if self.key else None
 
     @property
     def seconds(self) -> float:
@@ -65,7 +77,10 @@ Refuse = Callable[[Visit, RequestError], Response]
 
 
 class Visits:
-    """The outermost layer: it also turns what nobody foresaw into a 500 that tells nothing but the request's id."""
+    """The outermost layer: it also turns what nobody foresaw into a 500 that tells nothing but the request's id.
+
+    HEAD is answered as GET is, without the body.
+    """
 
     def __init__(self, app: ASGIApp, dialect_of: Callable[[str], str], refuse: Refuse, meters: Meters) -> None:
         self.app, self.dialect_of, self.refuse, self.meters = app, dialect_of, refuse, meters
@@ -77,6 +92,7 @@ class Visits:
         visit = Visit(self.dialect_of(scope["path"]))
         scope.setdefault("state", {})["visit"] = visit
         status = CLIENT_CLOSED_REQUEST
+        method = scope["method"]
 
         async def stamped(message: Message) -> None:
             nonlocal status
@@ -86,10 +102,14 @@ class Visits:
                 headers["x-request-id"] = visit.id
                 headers["openai-processing-ms"] = str(round(visit.seconds * 1000))
                 headers["x-content-type-options"] = "nosniff"
-            await send(message)
+            if method != "HEAD":
+                await send(message)
+            elif message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
 
         try:
-            await self.app(scope, receive, stamped)
+            await self.app({**scope, "method": "GET"} if method == "HEAD" else scope, receive, stamped)
         except Exception:
             logger.exception("%s failed", visit.id)
             visit.error = "server_error"
@@ -99,7 +119,7 @@ class Visits:
             error = RequestError(message, None, "server_error", 500, "server_error")
             await self.refuse(visit, error)(scope, receive, stamped)
         finally:
-            told = {"method": scope["method"], "path": scope["path"], "caller_id": callers_id(scope)}
+            told = {"method": method, "path": scope["path"], "caller_id": callers_id(scope)}
             tell(visit, status, self.meters, **told)
 
 
@@ -117,7 +137,8 @@ def tell(visit: Visit, status: int, meters: Meters, **more: object) -> None:
         "replica": visit.replica or None,
         **more,
     }
-    logger.info("%s", json.dumps({key: value for key, value in line.items() if value is not None}))
+    level = logging.DEBUG if visit.quiet and status < 400 else logging.INFO
+    logger.log(level, "%s", json.dumps({key: value for key, value in line.items() if value is not None}))
 
 
 def callers_id(scope: Scope) -> str | None:

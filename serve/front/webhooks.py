@@ -49,7 +49,7 @@ class Webhooks:
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl.create_default_context(),
             max_connections=CONNECTIONS,
-            network_backend=PublicOnly(Network(), named(private_hosts), self._threads),
+            network_backend=PublicOnly(Network(), named(private_hosts), self._threads, "the setting webhook_hosts"),
         )
 
     def secret_of(self, account: str) -> str:

@@ -113,6 +113,16 @@ def test_the_service_starts_this_application_with_arguments_it_knows() -> None:
     assert Settings.model_validate(application.args).engine_gpus == 1
 
 
+def test_the_head_is_patient_with_a_proxy_that_starts_and_not_with_a_dead_one() -> None:
+    from serve.upkeep import CHECKS
+
+    spec = cluster_spec(yaml.safe_load((KUBERAY / "rayservice.yaml").read_text()))
+    (head,) = spec["headGroupSpec"]["template"]["spec"]["containers"]
+    env = {one["name"]: one["value"] for one in head["env"]}
+    assert float(env.pop("RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S")) < 10
+    assert env.items() <= CHECKS.items()
+
+
 def test_the_job_runs_a_job_of_this_repository() -> None:
     spec = yaml.safe_load((KUBERAY / "rayjob.yaml").read_text())["spec"]
     program, _, module, _recipe = spec["entrypoint"].split()

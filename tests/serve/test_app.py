@@ -56,7 +56,9 @@ def test_a_port_that_is_taken() -> None:
 @pytest.mark.usefixtures("home")
 def test_the_builder_gives_an_application() -> None:
     register_nano()
-    assert isinstance(build(Settings(max_replicas=3, open=True)), Application)
+    application = build(Settings(max_replicas=3, fronts=2, open=True))
+    assert isinstance(application, Application)
+    assert application._bound_deployment.num_replicas == 2
 
 
 def test_an_address_that_does_not_answer_is_not_praised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ def test_the_first_and_the_last_replica() -> None:
     assert desired(nothing, 0, AIM).replicas == 0
     assert desired(Load(work=0, batch_work=0, rate=0, requests=1), 0, AIM).replicas == 1
     assert desired(Load(work=0, batch_work=0, rate=10, requests=0.1), 1, AIM).replicas == 1  # its text is being read
+    assert desired(Load(work=0, batch_work=0, rate=10, requests=0.01), 1, AIM).replicas == 0  # a page asks for /status
     assert desired(Load(work=9e9, batch_work=0, rate=0), 3, AIM).replicas == 3  # who starts is waited for
 
 

@@ -4,7 +4,9 @@ from serve.board import board_of
 
 
 def test_nobody_serves() -> None:
-    assert board_of("toy", []) == {"model": "toy", "version": None, "canary": None, "replicas": []}
+    board = board_of("toy", [])
+    assert board["state"].startswith("no replica runs")
+    assert board | {"state": ""} == {"model": "toy", "state": "", "version": None, "canary": None, "replicas": []}
 
 
 def test_the_version_that_most_serve() -> None:
@@ -15,5 +17,5 @@ def test_the_version_that_most_serve() -> None:
         {"version": "2", "canary": canary},
     ]
     board = board_of("toy", replicas)
-    assert (board["version"], board["canary"], board["replicas"]) == ("2", canary, replicas)
+    assert (board["state"], board["version"], board["canary"], board["replicas"]) == ("up", "2", canary, replicas)
     assert board_of("toy", replicas[:1])["canary"] is None

@@ -1,8 +1,6 @@
 """What all dialects share: asking again, accounts, styles, bodies and clients that behave badly, the log."""
 
 import asyncio
-import json
-import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -25,10 +23,9 @@ from serve.accounts.database import Database
 from serve.accounts.office import Office, Terms
 from serve.answer import Event, Generation, Picture, Preview, Progress
 from serve.errors import RequestError
-from serve.front import bodies, gone, house
+from serve.front import bodies, gone
 from serve.front.again import ATTEMPTS, draw_again
 from serve.front.gone import awake, sse
-from serve.front.meters import Meters
 from serve.front.refusals import dialect_of
 from serve.ingress import routes
 from serve.styles import Style
@@ -250,38 +247,7 @@ def test_styles_go_around_the_prompt_in_every_dialect(engine: ToyEngine) -> None
         refused = http.post(ROUTE, json={"prompt": "x", "style": "flatt"})
         assert "offered: flat" in refused.json()["error"]["message"]
         (told,) = http.get("/v1/styles").json()["styles"]
-        assert (told["name"], told["title"]) == ("flat", "Flat")
-
-
-def test_what_there_is(http: TestClient) -> None:
-    offer = http.get("/v1/offer").json()
-    assert (offer["sizes"], offer["samplers"]) == (["128x128", "192x64"], ["euler", "ddim"])
-    assert offer["steps"] == {"default": 20, "max": 100}
-    (replica,) = http.get("/status").json()["replicas"]
-    assert {"name", "queue", "rows", "resident", "version"} <= set(replica)
-    both = http.get("/v1/models").json()
-    assert (both["object"], both["data"][0]["id"], both["results"][0]["name"]) == ("list", "toy", "toy")
-
-
-def test_the_page_is_served_beside_the_routes_and_hides_none(
-    engine: ToyEngine, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "index.html").write_text("<h1>studio</h1>")
-    (tmp_path / "app.js").write_text("let x")
-    (tmp_path.parent / "secret.txt").write_text("secret")
-    monkeypatch.setattr(house, "STUDIO", tmp_path)
-    with TestClient(routes(engine, "toy")) as http:
-        page = http.get("/")
-        assert page.text == "<h1>studio</h1>"
-        assert "default-src 'self'" in page.headers["content-security-policy"]
-        assert http.get("/app.js").text == "let x"
-        assert http.get("/nosuch.js").json()["error"]["code"] == "unknown_url"
-        for trick in ("/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt", "//etc/passwd", "/app.js%00"):
-            assert http.get(trick).status_code == 404, trick
-        assert http.post("/nosuch").status_code == 404
-        wrong = http.get(ROUTE)
-        assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
-        assert http.put("/").headers["allow"] == "GET, POST"
+        assert (told["name"], told["title"], told["example"]) == ("flat", "Flat", "flat a red apple")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "..", "ink/../../x", "C:\\x", "\x00", "ink%2f..", "http://x/ink"])
@@ -362,26 +328,3 @@ def test_every_dialect_refuses_in_its_own_shape(
     assert dialect_of(path) == dialect
     if shape:
         assert set(http.post(path, content=b"{").json()) == shape
-
-
-def test_one_line_per_request(http: TestClient, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, "ray.serve"):
-        made = http.post(ROUTE, json={"prompt": "x", "n": 2}, headers={"x-request-id": "mine-7"})
-        http.post(ROUTE, json={"prompt": "x", "lora": "inc"}, headers={"x-request-id": "forged\nline"})
-    lines = [json.loads(record.message) for record in caplog.records if record.message.startswith("{")]
-    assert len(lines) == 2
-    assert lines[0].items() >= {
-        "id": made.headers["x-request-id"], "dialect": "openai", "account": "local", "status": 200, "pictures": 2,
-        "caller_id": "mine-7",
-    }.items()  # fmt: skip
-    assert lines[0]["seconds"] >= 0
-    assert (lines[1]["status"], lines[1]["error"]) == (400, "invalid_value")
-    assert "caller_id" not in lines[1]
-
-
-def test_every_answer_is_counted_by_dialect_and_status(http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: list[tuple[object, ...]] = []
-    monkeypatch.setattr(Meters, "count", lambda _, *told: counted.append((*told[:2], *told[3:])))
-    http.post(ROUTE, json={"prompt": "x", "n": 3})
-    http.post("/v1/ssd-1b", json={"prompt": ""})
-    assert counted == [("openai", 200, 3), ("segmind", 400, 0)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from serve_toy import HERE
 from toy_front import ToyEngine, listening
 from toy_painter import OFFER, SQUARE, ToyAdapters, ToyPainter
 
@@ -16,12 +17,19 @@ from serve.front.documents import describe
 from serve.ingress import BODIES, routes
 from ssd1b.sampling.tables import SAMPLERS
 
+DRAWS = {
+    "/", "/models/{model}", "/v1/images/generations", "/v1/images/edits", "/v1/ssd-1b", "/sdapi/v1/txt2img",
+    "/sdapi/v1/img2img", "/v1/predictions", "/v1/models/{owner}/{name}/predictions",
+}  # fmt: skip
+
 
 def test_the_document_tells_of_every_body_and_what_the_model_offers() -> None:
     app = routes(ToyEngine(), "toy")
     with TestClient(app) as http:
         document = http.get("/openapi.json").json()
-        assert "<script" not in http.get("/docs").text
+        page = http.get("/docs").text
+    assert "<script" not in page
+    assert page.count("<code>Idempotency-Key</code> (header)") == len(DRAWS)
     schemas = document["components"]["schemas"]
     assert {body.__name__ for body in BODIES} <= set(schemas)
     size = schemas["ImageRequest"]["properties"]["size"]
@@ -30,6 +38,8 @@ def test_the_document_tells_of_every_body_and_what_the_model_offers() -> None:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             assert operation["summary"], f"{method} {path}"
+            headers = [one["name"] for one in operation.get("parameters", ()) if one["in"] == "header"]
+            assert headers == (["Idempotency-Key"] if method == "post" and path in DRAWS else [])
             if "application/json" in operation.get("requestBody", {}).get("content", {}):
                 assert operation["requestBody"]["content"]["application/json"]["examples"], f"{method} {path}"
     unknown = describe(app, BODIES, None)["components"]["schemas"]["ImageRequest"]["properties"]["size"]
@@ -49,7 +59,7 @@ def test_schemathesis_finds_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pyt
     wide = replace(OFFER, sizes=(SQUARE,), samplers=tuple(SAMPLERS), prompt_tokens=10**6)
     monkeypatch.setattr(ToyPainter, "offer", wide)
     monkeypatch.setenv("SCHEMATHESIS_HOOKS", "schemathesis_pictures")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", HERE)
     command = Path(sys.executable).with_name("schemathesis")
     with listening(routes(ToyEngine(adapters=Fitting()), "toy")) as url:
         options = ["--max-examples=5", "--seed=1", "--generation-database=none", "--no-color"]

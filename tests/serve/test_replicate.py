@@ -18,6 +18,7 @@ from accounts_at_hand import FewCredits
 from fastapi.testclient import TestClient
 from PIL import Image
 from ray.exceptions import ActorDiedError
+from ray.serve.exceptions import BackPressureError
 from replicate.exceptions import ModelError, ReplicateError
 from replicate.helpers import FileOutput
 from replicate.webhook import Webhooks, WebhookSigningSecret
@@ -258,7 +259,7 @@ def test_a_webhook_is_told_signed_and_filtered(client: replicate.Client) -> None
 
 
 def test_the_last_message_is_sent_again_and_private_addresses_are_never_told(
-    monkeypatch: pytest.MonkeyPatch, engine: ToyEngine
+    monkeypatch: pytest.MonkeyPatch, engine: ToyEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("serve.front.webhooks.DELAYS_S", (0.01, 0.01))
     with hook(0) as url:
@@ -274,7 +275,7 @@ def test_the_last_message_is_sent_again_and_private_addresses_are_never_told(
         with TestClient(routes(engine, "toy")) as http:
             made = http.post("/v1/predictions", json=body, headers={"prefer": "wait"}).json()
             assert made["status"] == "succeeded"
-            time.sleep(0.3)
+            eventually(lambda: any("webhook_hosts does not name 127.0.0.1" in one.message for one in caplog.records))
         assert Hook.told == []
     with pytest.raises(ValueError, match="no scheme, no path"):
         routes(engine, "toy", webhook_hosts=["http://inside/"])
@@ -310,6 +311,33 @@ def test_a_front_that_ends_well_gives_its_predictions_back_at_once(tmp_path: Pat
     engine.painter.step_s = 0.0
     with TestClient(routes(engine, "toy", storage=file)) as http:
         eventually(lambda: http.get(f"/v1/predictions/{made['id']}").json()["status"] == "succeeded")
+
+
+def test_a_prediction_waits_for_room(
+    client: replicate.Client, engine: ToyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "NO_ROOM_S", 0.05)
+    engine.errors = [BackPressureError(num_queued_requests=9, max_queued_requests=9)] * 3
+    made = client.predictions.create(version="1", input=INPUT)
+    made.wait()
+    assert (made.status, engine.errors) == ("succeeded", [])
+    monkeypatch.setattr(runner, "PATIENCE_S", 0.0)
+    engine.errors = [BackPressureError(num_queued_requests=9, max_queued_requests=9)]
+    made = client.predictions.create(version="1", input=INPUT)
+    made.wait()
+    assert (made.status, made.error) == ("failed", "Too many requests wait: try again soon")
+
+
+def test_what_was_drawn_is_kept_though_too_much_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "MOST_FILES", 1)
+    with TestClient(routes(ToyEngine(), "toy")) as http:
+        for _ in range(2):
+            made = http.post("/v1/predictions", json={"input": INPUT}, headers={"prefer": "wait"}).json()
+            assert made["status"] == "succeeded"
+        send = {"content": ("in.png", png())}
+        assert [http.post("/v1/files", files=send).status_code for _ in range(2)] == [201, 429]
+        made = http.post("/v1/predictions", json={"input": INPUT}, headers={"prefer": "wait"}).json()
+        assert made["status"] == "succeeded"
 
 
 def test_a_replica_that_dies_is_not_seen(client: replicate.Client, engine: ToyEngine) -> None:

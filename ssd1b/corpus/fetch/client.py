@@ -54,10 +54,15 @@ class StoppedError(Exception):
 class PublicOnly(httpcore.AsyncNetworkBackend):
     """Opens connections to checked addresses, and to the pairs of host and port that the recipe names as `inside`."""
 
-    def __init__(self, network: Network, inside: frozenset[tuple[str, int]], threads: ThreadPoolExecutor) -> None:
-        self.network = network
-        self.inside = inside
-        self.threads = threads
+    def __init__(
+        self,
+        network: Network,
+        inside: frozenset[tuple[str, int]],
+        threads: ThreadPoolExecutor,
+        setting: str = "fetch.private_hosts",
+    ) -> None:
+        """setting: what names the hosts inside, for whoever reads a refusal."""
+        self.network, self.inside, self.threads, self.setting = network, inside, threads, setting
         self.inner = httpcore.AnyIOBackend()
 
     async def connect_tcp(
@@ -72,7 +77,7 @@ class PublicOnly(httpcore.AsyncNetworkBackend):
         anywhere = self.network.allow_private or (host.lower(), port) in self.inside
         for address in addresses:
             if not (anywhere or is_public(address)):
-                detail = f"{host} is {address}, and fetch.private_hosts does not name {host}:{port}"
+                detail = f"{host} is {address}, and {self.setting} does not name {host}:{port}"
                 raise StoppedError(Failure(reason=Reason.URL_PRIVATE, detail=detail))
         *others, last = addresses[:MOST_ADDRESSES]
         for address in others:

@@ -29,9 +29,9 @@ class Caller:
     retries: int
     patience_s: float
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"authorization": f"Bearer {self.key}"}
+    def headers(self, ask: Ask) -> Mapping[str, str]:
+        """Return who asks, and that it is one request however often it is sent: no two have the same seed."""
+        return {"authorization": f"Bearer {self.key}", "idempotency-key": str(ask.seed)}
 
     def call(self, http: httpx.Client, ask: Ask) -> tuple[Call, NDArray[np.uint8] | None]:
         """Ask until there is a picture, a refusal, no try left, or no answer in time; return the pixels_HW3 too."""
@@ -43,7 +43,7 @@ class Caller:
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
             try:
-                response = http.post(ROUTE, json=ask.body(), headers=self.headers, timeout=self.patience_s)
+                response = http.post(ROUTE, json=ask.body(), headers=self.headers(ask), timeout=self.patience_s)
             except httpx.ReadTimeout:
                 outcome = "lost"
                 break
