@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -35,6 +35,10 @@ class Place:
 
 PLAIN = Place(0, 1.0)
 """Without an adapter."""
+LOOKS = 5
+"""How often an adapter that cannot be read is looked for anew: it may be being written, or have been replaced."""
+LOOK_S = 0.2
+"""Between two looks."""
 WORN = 1000
 """Slots' contents that are remembered before those that nobody needs are forgotten."""
 
@@ -81,30 +85,53 @@ class Bank:
     ) -> AsyncIterator[Place]:
         """Hold room for so many rows, and the slot of what the request wears, while drawing.
 
+        An adapter that is replaced between its being looked up and its being read is drawn with as it is now.
+
         Raises:
             RequestError: no such adapter, or one that does not fit the model.
         """
-        wears, key = await self._wanted(loras)
+        keys = await self._keys(loras, self._catalogue.find)
+        for left in reversed(range(LOOKS)):
+            wears, key = self._wanted(loras, keys)
+            async with self._held(rows, key, priority) as promise:
+                try:
+                    place = await promise
+                except ValueError as error:
+                    refusal = unfit(wears, error)
+                else:
+                    yield Place(place.slot, wears.scale) if place.slot else PLAIN
+                    return
+            await asyncio.sleep(LOOK_S)
+            failed, keys = keys, await self._keys(loras, self._catalogue.renewed)
+            if not left or keys == failed:
+                raise refusal
+
+    @asynccontextmanager
+    async def _held(self, rows: int, key: str | None, priority: Priority) -> AsyncIterator[asyncio.Future[Place]]:
+        """Queue for room and a slot; what is promised is held until the end."""
         ticket, promise = next(self._tickets), asyncio.get_running_loop().create_future()
         self._promised[ticket] = promise
         self._admission.join(ticket, rows, key, priority)
         try:
             self._decide()
-            place = await promise
-            yield Place(place.slot, wears.scale) if place.slot else PLAIN
+            yield promise
         finally:
             del self._promised[ticket]
             self._admission.leave(ticket)
             self._decide()
 
-    async def _wanted(self, loras: Sequence[LoraChoice]) -> tuple[Wearing, str | None]:
-        """Return what the request wears and the key of its slot, None for slot 0; reading it has begun."""
+    async def _keys(self, loras: Sequence[LoraChoice], find: Callable[[str], Awaitable[str | None]]) -> dict[str, str]:
+        """Return the key of each adapter by name."""
         keys: dict[str, str] = {}
         for choice in loras:
-            found = await self._catalogue.find(choice.name)
+            found = await find(choice.name)
             if found is None:
                 raise not_offered("lora", choice.name, await self._catalogue.names())
             keys[choice.name] = found
+        return keys
+
+    def _wanted(self, loras: Sequence[LoraChoice], keys: dict[str, str]) -> tuple[Wearing, str | None]:
+        """Return what the request wears and the key of its slot, None for slot 0; reading it has begun."""
         wears = wearing(loras)
         if not wears.parts:
             return wears, None
@@ -156,7 +183,7 @@ class Bank:
             await asyncio.get_running_loop().run_in_executor(self._uploads, self._upload, seat.slot, parts)
         except Exception as error:
             self._admission.failed(key)
-            self._give(ticket, unfit(wears, error) if isinstance(error, ValueError) else error)
+            self._give(ticket, error)
         else:
             self._admission.loaded(key)
             self._meters.swap(time.monotonic() - began)

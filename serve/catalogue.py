@@ -11,12 +11,16 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from stat import S_ISREG
+from typing import Protocol, TypeVar
 
 from serve.errors import RequestError
 from ssd1b import tracking
 from ssd1b.models.header import read_header
 from ssd1b.tracking.store import connect
+
+Read = TypeVar("Read")
+"""What a painter makes of a file."""
 
 logger = logging.getLogger("ray.serve")
 
@@ -108,21 +112,26 @@ class Folder:
         for path in sorted(self._folder.iterdir()):
             file = path / "adapter_model.safetensors" if path.is_dir() else path
             name = path.name.removesuffix(".safetensors")
-            if file.suffix == ".safetensors" and file.is_file() and re.fullmatch(r"[\w-][\w. -]*", name):
-                found[name] = self._key(file)
+            if file.suffix == ".safetensors" and re.fullmatch(r"[\w-][\w. -]*", name) and (key := self._key(file)):
+                found[name] = key
         return found
 
     def find(self, name: str) -> str | None:
         """Return file and time of one; listing is cheap, and a name is never made a path."""
         return self.all().get(name)
 
-    def _key(self, file: Path) -> str:
-        return f"{file.relative_to(self._folder)}@{file.stat().st_mtime_ns}"
+    def _key(self, file: Path) -> str | None:
+        """Return the key of a file as it is now, None if there is none: files come and go while a folder is listed."""
+        try:
+            found = file.stat()
+        except OSError:
+            return None
+        return f"{file.relative_to(self._folder)}@{found.st_mtime_ns}" if S_ISREG(found.st_mode) else None
 
     def fetch(self, key: str) -> Path:
         """Return the path, once its header is known to be sound."""
         file = self._folder / key.rpartition("@")[0]
-        if not file.is_file() or self._key(file) != key:
+        if self._key(file) != key:
             raise ValueError(f"{file.name} has just been changed or removed: ask again")
         if (size := file.stat().st_size) > FILE_BYTES:
             raise ValueError(f"{file.name} has {size:,} bytes; adapters have at most {FILE_BYTES:,}")
@@ -156,6 +165,20 @@ class Several:
         return self._places[int(place)].fetch(inner)
 
 
+def read_whole(adapters: Adapters, key: str, read: Callable[[Path], Read]) -> Read:
+    """Return what `read` makes of an adapter's file, if that was the same file from beginning to end.
+
+    Raises:
+        ValueError: it is there no longer, was changed meanwhile, or is nothing that may be read.
+    """
+    try:
+        found = read(adapters.fetch(key))
+        adapters.fetch(key)  # which refuses a key that is another's by now: what was read may be half of each
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} has just been removed: ask again") from error
+    return found
+
+
 class Catalogue:
     """The names as they were a moment ago. For the event loop's thread only."""
 
@@ -180,16 +203,25 @@ class Catalogue:
         Raises:
             RequestError: see `names`.
         """
+        return (await self._fresh()).get(name) or await self.renewed(name)
+
+    async def renewed(self, name: str) -> str | None:
+        """Ask the place of the adapters for one by itself, and return its key, None if there is none (any more).
+
+        Raises:
+            RequestError: 503, the place cannot be reached.
+        """
         known = await self._fresh()
-        if name not in known:
-            try:
-                key = await asyncio.to_thread(self._adapters.find, name)
-            except Exception as error:
-                logger.exception("the adapter %r cannot be looked up", name)
-                raise unreachable() from error
-            if key is not None:
-                known[name] = key
-        return known.get(name)
+        try:
+            key = await asyncio.to_thread(self._adapters.find, name)
+        except Exception as error:
+            logger.exception("the adapter %r cannot be looked up", name)
+            raise unreachable() from error
+        known = self._known or known  # a listing may have ended meanwhile
+        known.pop(name, None)
+        if key is not None:
+            known[name] = key
+        return key
 
     async def _fresh(self) -> dict[str, str]:
         age = self._clock() - self._looked

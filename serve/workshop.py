@@ -21,7 +21,7 @@ from PIL import Image
 
 from serve.answer import Event, Generation, Picture, Preview, Progress
 from serve.bank import Bank, Place
-from serve.catalogue import Adapters, Catalogue
+from serve.catalogue import Adapters, Catalogue, read_whole
 from serve.errors import RequestError
 from serve.fitting import nearest_size
 from serve.lane import Lane
@@ -92,7 +92,7 @@ class Workshop:
         )
         self._catalogue = Catalogue(adapters)
         # the name in messages is what the key says, without the way to it
-        self._shelf = Shelf(lambda key: painter.read_adapter(adapters.fetch(key), key))
+        self._shelf = Shelf(lambda key: read_whole(adapters, key, lambda path: painter.read_adapter(path, key)))
         rows = BATCHES_AHEAD * batch_rows
         self._bank = Bank(painter.slots, rows, self._catalogue, self._shelf, painter.load_adapter, self._meters)
         self._before_steps: dict[int, tuple[Priority, float]] = {}  # work of requests whose rows are not there yet

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from ssd1b.adapters.adapter import Adapter, Shapes
@@ -76,9 +77,10 @@ def read(
     file, config = locate(path)
     name = name or (path.stem if path.is_file() else path.name)
     try:
-        with safe_open(file, framework="pt") as opened:
-            tensors = {key: opened.get_tensor(key).float() for key in opened.keys()}  # noqa: SIM118
-            header = json.loads((opened.metadata() or {}).get(METADATA, "{}"))
+        content = file.read_bytes()  # not mapped: who cuts a mapped file short ends the process that reads it
+        tensors = {key: tensor.float() for key, tensor in load(content).items()}
+        told = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        header = json.loads(told.get(METADATA, "{}"))
     except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is not a readable safetensors file ({error}): fetch it again") from error
     places = Places(shapes, text, blocks)

@@ -12,7 +12,7 @@ from registry import adapter_folder, register_lora, register_nano
 from safetensors.torch import save_file
 
 from serve import catalogue as module
-from serve.catalogue import FRESH_S, SHARE, STALE_S, Catalogue, Folder, Registry, Several
+from serve.catalogue import FRESH_S, SHARE, STALE_S, Catalogue, Folder, Registry, Several, read_whole
 from serve.errors import RequestError
 from ssd1b import tracking
 
@@ -83,6 +83,50 @@ def test_a_name_that_is_new_is_asked_for_alone_and_then_known() -> None:
         assert (place.asked, place.singly) == (1, 2)
 
     asyncio.run(scene())
+
+
+def test_one_adapter_is_looked_for_anew_and_what_changed_is_known_from_then_on() -> None:
+    place = Place(ink="1", chalk="1")
+
+    async def scene() -> None:
+        catalogue = Catalogue(place, lambda: 1.0)
+        assert await catalogue.find("ink") == "1"
+        assert await catalogue.renewed("ink") == "1"
+        place.known = {"ink": "2"}
+        assert await catalogue.renewed("ink") == "2"
+        assert await catalogue.find("ink") == "2"
+        assert await catalogue.renewed("chalk") is None
+        assert await catalogue.find("chalk") is None
+
+    asyncio.run(scene())
+
+
+def test_what_changes_while_it_is_read_is_not_taken_for_either(tmp_path: Path) -> None:
+    file = tmp_path / "ink.safetensors"
+    save_file({"a": torch.zeros(2)}, file)
+    folder = Folder(tmp_path)
+    assert read_whole(folder, folder.all()["ink"], Path.read_bytes) == file.read_bytes()
+
+    def overwritten(path: Path) -> bytes:
+        os.utime(path, ns=(1, 1))
+        return path.read_bytes()
+
+    with pytest.raises(ValueError, match="changed or removed"):
+        read_whole(folder, folder.all()["ink"], overwritten)
+
+    def removed(path: Path) -> bytes:
+        path.unlink()
+        return path.read_bytes()
+
+    with pytest.raises(ValueError, match="just been removed"):
+        read_whole(folder, folder.all()["ink"], removed)
+    assert folder.all() == {}
+
+
+def test_a_file_that_goes_while_its_folder_is_listed_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "ghost.safetensors").symlink_to(tmp_path / "nowhere")
+    save_file({"a": torch.zeros(2)}, tmp_path / "ink.safetensors")
+    assert list(Folder(tmp_path).all()) == ["ink"]
 
 
 def test_a_listing_that_takes_long_is_made_seldom() -> None:

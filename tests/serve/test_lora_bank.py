@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toy_painter import ToyAdapter, ToyAdapters
 
-from serve.bank import PLAIN, Bank, Place
+from serve.bank import LOOK_S, PLAIN, Bank, Place
 from serve.catalogue import Catalogue
 from serve.errors import RequestError
 from serve.meters import Meters
@@ -226,6 +226,49 @@ def test_rows_wait_for_room_in_order() -> None:
         return order
 
     assert asyncio.run(scene()) == [0, 1, 2, 3]
+
+
+def test_an_adapter_that_is_replaced_before_it_is_read_is_drawn_with_as_it_is_now() -> None:
+    uploads, adapters = Uploads(), ToyAdapters()
+    read = uploads.read
+
+    def replaced(key: str) -> ToyAdapter:
+        if key == "ink@1":
+            adapters.version = 2
+            raise ValueError("ink has just been changed")
+        return read(key)
+
+    uploads.read = replaced  # type: ignore[method-assign]
+
+    async def scene() -> None:
+        bank = bank_of(3, uploads, adapters)
+
+        async def later(seconds: float) -> Place:  # who comes later looks when another has found it already
+            await asyncio.sleep(seconds)
+            return await drawn_with(bank, "ink")
+
+        assert {place.slot for place in await asyncio.gather(*(later(n * LOOK_S / 5) for n in range(5)))} == {1}
+        assert bank.waiting == 0
+
+    asyncio.run(scene())
+    assert uploads.singles == [(1, "ink@2")]
+
+
+def test_an_adapter_that_is_gone_before_it_is_read_is_refused_as_one_that_there_is_not() -> None:
+    uploads, adapters = Uploads(), ToyAdapters()
+
+    def gone(key: str) -> ToyAdapter:
+        adapters.names = lambda: ("chalk",)  # type: ignore[method-assign]
+        raise ValueError(f"{key} has just been removed")
+
+    uploads.read = gone  # type: ignore[method-assign]
+
+    async def scene() -> None:
+        with pytest.raises(RequestError, match="'ink' is not offered") as info:
+            await drawn_with(bank_of(3, uploads, adapters), "ink")
+        assert (info.value.param, info.value.code) == ("lora", "invalid_value")
+
+    asyncio.run(scene())
 
 
 def test_a_thousand_adapters_by_zipf_are_all_answered_and_read_once() -> None:
