@@ -1,4 +1,4 @@
-"""Recipes of the load test and the fault drill of the endpoint (ssd1b/trials/load)."""
+"""Recipes of the load test, the fault drill and the soak of the endpoint (ssd1b/trials/load)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,6 +77,63 @@ class ServeFaults:
     seed: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeSoak:
+    """Our endpoint through a bad day: champions, adapters and processes change under real clients. See
+    trials/load/soak.py."""
+
+    student: str = "ssd-1b"
+    """The shape that every version is carved to, not trained."""
+    teachers: tuple[str, ...] = ("nano", "nano+retro", "nano+poster")
+    """What the versions are carved from, one each: their pictures differ visibly."""
+    backend: str = "auto"
+    """Of the endpoint, and of the idle engine that draws its pictures again."""
+    replicas: int = 2
+    adapters: int = 1000
+    """In the folder that the endpoint is given."""
+    registered: int = 6
+    """Adapters in the registry instead, as popular as the first of the folder."""
+    exponent: float = 1.0
+    """Of Zipf's law, by which adapters are popular."""
+    plain_share: float = 0.25
+    """Of the requests want no adapter."""
+    steps: tuple[tuple[int, float], ...] = ((4, 0.3), (8, 0.4), (20, 0.3))
+    """Denoising steps, and their weights; Segmind's route begins at 20."""
+    callers: tuple[str, ...] = (
+        "openai", "openai", "openai stream", "openai edit", "huggingface", "replicate", "a1111", "segmind",
+    )  # fmt: skip
+    """One who asks again as soon as it is answered, by the client of a dialect, for each."""
+    seconds: float = 200.0
+    """How long they call at least, and over which what happens is spread; a slow machine takes longer."""
+    moves: int = 10
+    """Of the champion; one of them through a canary, one of them a rollback."""
+    follow_s: float = 60.0
+    """The next move waits for the first picture of the last one's version, but not longer."""
+    canary_share: float = 0.3
+    kills: int = 4
+    """Of replicas, with SIGKILL."""
+    controller_kills: int = 1
+    changes: int = 24
+    """Adapters added, replaced and removed, in turns."""
+    grace_s: float = 10.0
+    """After a change of an adapter, what was on offer before may still be drawn or refused for so long."""
+    patience_s: float = 120.0
+    """After so long without an answer a request counts as lost."""
+    compared: int = 96
+    """Pictures that an idle engine draws again, at least."""
+    bound_db: float = 40.0
+    """Below it a picture counts as altered by the load; bfloat16 rounds otherwise in other batches, and may."""
+    another_db: float = 25.0
+    """Below it a picture is another picture, and the run has failed."""
+    threads: int = 1
+    """Of each engine."""
+    scratch: str = ""
+    """Where everything lies for as long as it runs; "" is the system's temporary folder."""
+    kept: str = ""
+    """Folder for what remains: logs, and pairs of pictures that should be alike and are not; "" keeps nothing."""
+    seed: int = 0
+
+
 def serve() -> ServeLoad:
     """Ours against three others at five rates: about twelve minutes on two quiet cores."""
     return ServeLoad()
@@ -103,9 +160,26 @@ def serve_faults_smoke() -> ServeFaults:
     )  # fmt: skip
 
 
-RECIPES: dict[str, Callable[[], ServeLoad | ServeFaults]] = {
+def serve_soak() -> ServeSoak:
+    """Ten champions, four dead replicas, a dead controller and two dozen adapters that change, under the clients of all
+    dialects: about six minutes."""
+    return ServeSoak()
+
+
+def serve_soak_smoke() -> ServeSoak:
+    """Three champions, a dead replica and a few adapters: about two minutes."""
+    return ServeSoak(
+        teachers=("nano", "nano+retro"), adapters=40, registered=2, steps=((2, 0.5), (4, 0.5)), seconds=50.0, moves=3,
+        kills=1, controller_kills=0, changes=6, compared=24,
+    )  # fmt: skip
+
+
+Served = ServeLoad | ServeFaults | ServeSoak
+RECIPES: dict[str, Callable[[], Served]] = {
     "serve": serve,
     "serve_smoke": serve_smoke,
     "serve_faults": serve_faults,
     "serve_faults_smoke": serve_faults_smoke,
+    "serve_soak": serve_soak,
+    "serve_soak_smoke": serve_soak_smoke,
 }
