@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serve.fitting import LATENT_PIXELS, fitted, fitted_mask
 from serve.offer import Offer
 from serve.request import GenerationRequest, Start
-from serve.scheduler import Need
+from serve.steps.scheduler import Need
 from ssd1b.adapters.adapter import Adapter
 from ssd1b.engines.bundle import Bundle
 from ssd1b.sampling.denoise import Known, Request, Row, advance, start

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from serve.catalogue import Adapters
+from serve.adapters.catalogue import Adapters
 from serve.painter import Painter
 from serve.rollout.target import Target
 

@@ -7,10 +7,10 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from serve.adapters.shelf import Readable
 from serve.offer import Offer
 from serve.request import GenerationRequest
-from serve.scheduler import Need
-from serve.shelf import Readable
+from serve.steps.scheduler import Need
 from ssd1b.sizes import Size
 
 # H W height and width in pixels, h w latent positions, 3 red green blue

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from serve.catalogue import Folder, Registry, Several
+from serve.adapters.catalogue import Folder, Registry, Several
 from serve.champion import Champion
 from serve.model import Opened
 from serve.rollout import registry

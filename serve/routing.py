@@ -20,8 +20,8 @@ from ray.serve.request_router import (
     RunningReplica,
 )
 
+from serve.adapters.wearing import wearing
 from serve.request import GenerationRequest
-from serve.wearing import wearing
 
 MISS_S = 2.0
 """What a replica without the adapter is put off by, unless said otherwise. The swap itself takes less than a step; but

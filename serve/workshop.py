@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 from opentelemetry import trace
 from PIL import Image
 
+from serve.adapters.bank import Bank, Place
+from serve.adapters.catalogue import Adapters, Catalogue, read_whole
+from serve.adapters.shelf import Shelf
 from serve.answer import Event, Generation, Picture, Preview, Progress
-from serve.bank import Bank, Place
-from serve.catalogue import Adapters, Catalogue, read_whole
 from serve.errors import RequestError
 from serve.fitting import nearest_size
-from serve.lane import Lane
 from serve.meters import Meters
 from serve.offer import Offer
 from serve.painter import Painter
 from serve.previews import Pacer, enlarged, preview_steps
 from serve.request import GenerationRequest, Priority
-from serve.scheduler import Limits, Need
-from serve.shelf import Shelf
-from serve.stepper import Stepper
+from serve.steps.lane import Lane
+from serve.steps.scheduler import Limits, Need
+from serve.steps.stepper import Stepper
 from ssd1b.sizes import Size
 
 # H W height and width in pixels, 3 red green blue

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from serve.admission import Admission
-from serve.residency import Load, Resident
+from serve.adapters.admission import Admission
+from serve.adapters.residency import Load, Resident
 
 
 def begun(admission: Admission[str]) -> list[str]:

@@ -11,8 +11,8 @@ import torch
 from registry import adapter_folder, register_lora, register_nano
 from safetensors.torch import save_file
 
-from serve import catalogue as module
-from serve.catalogue import FRESH_S, SHARE, STALE_S, Catalogue, Folder, Registry, Several, read_whole
+from serve.adapters import catalogue as module
+from serve.adapters.catalogue import FRESH_S, SHARE, STALE_S, Catalogue, Folder, Registry, Several, read_whole
 from serve.errors import RequestError
 from ssd1b import tracking
 

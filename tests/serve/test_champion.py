@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from registry import adapter_folder, register_lora, register_nano
 
+from serve.adapters.catalogue import Adapters
 from serve.answer import Event, Generation, Preview
-from serve.catalogue import Adapters
 from serve.champion import Champion
 from serve.errors import RequestError
 from serve.model import Fixed

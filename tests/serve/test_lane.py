@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from serve.lane import Lane
+from serve.steps.lane import Lane
 
 
 class Work:

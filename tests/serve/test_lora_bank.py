@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from toy_painter import ToyAdapter, ToyAdapters
 
-from serve.bank import LOOK_S, PLAIN, Bank, Place
-from serve.catalogue import Catalogue
+from serve.adapters.bank import LOOK_S, PLAIN, Bank, Place
+from serve.adapters.catalogue import Catalogue
+from serve.adapters.shelf import Shelf
 from serve.errors import RequestError
 from serve.meters import Meters
 from serve.request import LoraChoice
-from serve.shelf import Shelf
 
 
 class Uploads:

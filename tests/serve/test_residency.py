@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from serve.residency import Load, Residency, Resident, Wait
+from serve.adapters.residency import Load, Residency, Resident, Wait
 
 
 def seated(residency: Residency, key: str) -> int:

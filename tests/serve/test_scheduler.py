@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve.pace import Pace, Shape
-from serve.scheduler import Idle, Limits, Need, Scheduler, Step
+from serve.steps.pace import Pace, Shape
+from serve.steps.scheduler import Idle, Limits, Need, Scheduler, Step
 
 A, B = (16, 16, 77), (16, 16, 154)
 """Groups: equal latents, unlike text."""

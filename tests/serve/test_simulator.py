@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from serve.scheduler import Limits
-from serve.simulator import DUE_FIRST, OLDEST_FIRST, Arrival, Cost, Score, Traffic, by_batches, by_steps, score
+from serve.steps.scheduler import Limits
+from serve.steps.simulator import DUE_FIRST, OLDEST_FIRST, Arrival, Cost, Score, Traffic, by_batches, by_steps, score
 
 COST = Cost()
 FULL = 8 / COST.step(8, True) / 20

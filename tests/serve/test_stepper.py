@@ -8,9 +8,9 @@ from concurrent.futures import Future
 import pytest
 from toy_painter import POISON, SQUARE, WIDE, ToyPainter, ToyRow
 
-from serve import stepper as module
-from serve.scheduler import Limits
-from serve.stepper import FAILURES, Stepper
+from serve.steps import stepper as module
+from serve.steps.scheduler import Limits
+from serve.steps.stepper import FAILURES, Stepper
 from ssd1b.sizes import Size
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from serve.fitting import fitted
 from serve.offer import Offer
 from serve.request import GenerationRequest
-from serve.scheduler import Need
+from serve.steps.scheduler import Need
 from ssd1b.sizes import Size
 
 SQUARE, WIDE = Size(128, 128), Size(64, 192)

@@ -72,7 +72,8 @@ def drill(config: ServeFaults) -> dict[str, Any]:
         stranger = opened("stranger", config, environment)
         hurt = ours(model=MODEL, min_replicas=config.replicas, max_replicas=config.replicas)
         mix = mix_of(config, stand)
-        with running(hurt, scratch, environment, at_once(mix, 1, config.seed)[0], stranger.headers) as server:
+        first = at_once(mix, 1, config.seed)[0]
+        with running(hurt, scratch, environment, first, stranger.headers(first)) as server:
             endpoint = Endpoint(server=server, home=stand.home, key=stranger.key, connections=config.connections)
             suffered = [suffer(config, endpoint, callers, mix, name, n) for n, name in enumerate(config.faults)]
     return told(suffered, limit)

@@ -8,8 +8,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from serve.adapters.residency import Load, Residency, Resident, Wait
 from serve.request import Priority
-from serve.residency import Load, Residency, Resident, Wait
 
 Ticket = TypeVar("Ticket", bound=Hashable)
 """What the caller calls a request by."""

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from serve.admission import Admission
-from serve.catalogue import Catalogue
+from serve.adapters.admission import Admission
+from serve.adapters.catalogue import Catalogue
+from serve.adapters.residency import Load, Resident
+from serve.adapters.shelf import Shelf
+from serve.adapters.wearing import Wearing, wearing
 from serve.errors import RequestError, not_offered
 from serve.meters import Meters
 from serve.request import LoraChoice, Priority
-from serve.residency import Load, Resident
-from serve.shelf import Shelf
-from serve.wearing import Wearing, wearing
 
 logger = logging.getLogger("ray.serve")
 

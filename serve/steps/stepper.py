@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Generic
 
 from serve.meters import Meters
-from serve.pace import Pace
 from serve.painter import Row
 from serve.request import Priority
-from serve.scheduler import Idle, Limits, Need, Scheduler
+from serve.steps.pace import Pace
+from serve.steps.scheduler import Idle, Limits, Need, Scheduler
 
 logger = logging.getLogger("ray.serve")
 

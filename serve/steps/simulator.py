@@ -1,7 +1,8 @@
 """Policies on paper: arrivals replayed against the scheduler and the admission that serve, and against what others do.
 
 No model, no thread, no clock: a step takes what a formula says, so that a minute of load is played in a moment and
-equal traces give equal numbers. `python -m serve.simulator` prints the comparison that the defaults were chosen by.
+equal traces give equal numbers. `python -m serve.steps.simulator` prints the comparison that the defaults were chosen
+by.
 """
 
 import heapq
@@ -10,11 +11,11 @@ import random
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from serve.admission import Admission
-from serve.pace import Pace
+from serve.adapters.admission import Admission
+from serve.adapters.residency import Load
 from serve.request import Priority
-from serve.residency import Load
-from serve.scheduler import Idle, Limits, Need, Scheduler
+from serve.steps.pace import Pace
+from serve.steps.scheduler import Idle, Limits, Need, Scheduler
 from ssd1b.command import show
 
 

@@ -13,8 +13,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from serve.pace import Pace, Shape
 from serve.request import Priority
+from serve.steps.pace import Pace, Shape
 
 Name = TypeVar("Name", bound=Hashable)
 """What the caller calls a row by."""
