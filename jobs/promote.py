@@ -8,7 +8,8 @@ from typing import Any
 
 from ssd1b import tracking
 from ssd1b.command import main, show
-from ssd1b.evaluation.gates import decide
+from ssd1b.evaluation.gates import decide, refuse_unlike_conditions
+from ssd1b.evaluation.seen import read_conditions
 from ssd1b.recipes.promote import RECIPES, Promote
 
 
@@ -16,6 +17,7 @@ def run(config: Promote) -> dict[str, Any]:
     version = tracking.version_of(config.name, config.candidate)
     if "evaluation" not in version.tags:
         raise ValueError(f"{version.uri} was never evaluated: run `python -m jobs.evaluate` before it is promoted")
+    refuse_unlike_conditions(read_conditions(version.tags.get("evaluation_conditions", "{}")), config.scorer)
     gates = decide(json.loads(version.tags["evaluation"]), config.thresholds)
     for gate in gates:
         show(gate.message)

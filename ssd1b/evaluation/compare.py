@@ -1,197 +1,165 @@
-"""Measure a student against its teacher: the same prompts, the same seeds, the same sampler."""
+"""Measure a student against its teacher: the same prompts, the same seeds, the same sampler, the same extractors."""
 
-import hashlib
-import io
-import statistics
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-import numpy as np
-import pyarrow.parquet as pq
 import torch
-from diffusers import UNet2DConditionModel
 from PIL import Image
-from torch import Tensor
 
 from ssd1b.command import show
-from ssd1b.corpus import shipped
-from ssd1b.engines.on_torch import TorchEngine
-from ssd1b.evaluation import metrics
+from ssd1b.evaluation import bias, measure, references
+from ssd1b.evaluation.asks import Ask, asks_of, picture_of
+from ssd1b.evaluation.cost import output_errors, sizes, step_times
+from ssd1b.evaluation.drawing import Model, Pictures, draw
+from ssd1b.evaluation.eyes import eyes, image_text, taste
+from ssd1b.evaluation.measure import Sides
+from ssd1b.evaluation.references import References
 from ssd1b.evaluation.report import sheet
-from ssd1b.evaluation.scorer import Scorer
-from ssd1b.models.files import load_pipeline, load_unet, load_vae
-from ssd1b.models.local import folder_of
-from ssd1b.pruning.calibration import asks, of_corpus
-from ssd1b.pruning.sensitivity import error, outputs
+from ssd1b.evaluation.result import Bounded, Pictured, Result
+from ssd1b.evaluation.seen import Conditions, Lookers
 from ssd1b.recipes.evaluate import Evaluate
-from ssd1b.sampling.decode import Decoder
-from ssd1b.sampling.denoise import Request, advance, generate, start
-from ssd1b.sampling.prompts import Prompts
 
-# N pictures, H W pixels, C colours, D features of a picture; B rows of an engine call
-
-SPLITS = ("heldout", "train")
-
-
-@dataclass(frozen=True)
-class Model:
-    """What makes pictures."""
-
-    engine: TorchEngine
-    prompts: Prompts
-    decode: Decoder
-
-    @staticmethod
-    def load(source: str) -> "Model":
-        """Load a source (ssd1b.models.files) for the torch engine."""
-        return Model(TorchEngine(load_unet(source)), Prompts.load(folder_of(source)), Decoder(load_vae(source)))
-
-    @property
-    def parameters(self) -> int:
-        """Of the UNet."""
-        return int(self.engine.unet.num_parameters())
+BLANK = "#f2f2f2"
+"""What the sheet shows where nobody drew a prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """What came out."""
 
-    numbers: Mapping[str, float]
-    """Metrics by name; those over prompts have their 95 % interval beside them as NAME_low and NAME_high."""
+    result: Result
     sheet: Image.Image
     """Prompts down; the corpus's own drawing, teacher and student across."""
 
+    @property
+    def numbers(self) -> Mapping[str, float]:
+        """Metrics by name (see Result)."""
+        return self.result.numbers
 
-def compare(config: Evaluate, student_source: str) -> Comparison:
+
+def compare(config: Evaluate, student_source: str, folder: Path | None = None) -> Comparison:
     """Draw with both models and measure.
 
+    folder gets the pictures, as pictures/MODEL/NUMBER.png; without one they are not kept.
+
     Raises:
-        ValueError: a source that is no model, or fewer prompts in the corpus than asked for.
+        ValueError: a source that is no model, an extractor that cannot be read, or fewer prompts than asked for.
     """
+    if folder is None:
+        with tempfile.TemporaryDirectory() as aside:
+            return compare(config, student_source, Path(aside))
     torch.manual_seed(config.seed)
-    scorer = Scorer.load()
-    rows = [row for split in SPLITS for row in choose(config, split)]
-    prompts = [row["captions"][0] for row in rows]
-    models = {"teacher": Model.load(config.teacher), "student": Model.load(student_source)}
-    pictures = {"drawing": torch.stack([shipped_picture(row["image"]) for row in rows])}
+    asks, lookers = asks_of(config), lookers_of(config)
+    models = {name: Model.load(source, config.device)
+              for name, source in (("teacher", config.teacher), ("student", student_source))}  # fmt: skip
+    drawn: dict[str, Pictures] = {}
     for name, model in models.items():
         started = time.monotonic()
-        pictures[name] = draw(model, prompts, config)
-        show(f"{name}: {len(prompts)} pictures of {config.steps} steps in {time.monotonic() - started:.1f} s")
-    numbers = {
-        **measure(scorer, prompts, pictures),
+        drawn[name] = draw(model, asks, config, folder / "pictures" / name)
+        show(f"{name}: {len(asks)} pictures of {config.steps} steps in {time.monotonic() - started:.1f} s")
+    sides = look(lookers, asks, drawn, config)
+    costs = {
         **output_errors(models["teacher"].engine.unet, models["student"].engine.unet, config),
         **sizes(models["teacher"], models["student"]),
         **step_times(models["teacher"], models["student"], config),
     }
-    half = config.sheet_prompts // 2
-    shown = [*range(min(half, config.prompts)), *range(config.prompts, config.prompts + min(half, config.prompts))]
-    grid = [[Image.fromarray(made[i].numpy()) for made in pictures.values()] for i in shown]
-    words = [f"{prompts[i]}\n({'held-out' if i < config.prompts else 'train'} concept)" for i in shown]
-    heads = ["the corpus's drawing", *(f"{name}\n{model.parameters / 1e6:.2f} M" for name, model in models.items())]
-    return Comparison(numbers=numbers, sheet=sheet(words, heads, grid))
+    result = gather(sides, references.read(config, lookers), lookers, costs, config)
+    for warning in dict.fromkeys(each.warning for found in result.distances.values() for each in found if each.warning):
+        show(f"warning: {warning}")
+    heads = {name: f"{name}\n{model.parameters / 1e6:.2f} M" for name, model in models.items()}
+    return Comparison(result=result, sheet=contact_sheet(sides, drawn, heads, config))
 
 
-def choose(config: Evaluate, split: str) -> list[dict[str, Any]]:
-    """Return the rows of the corpus whose first captions are the prompts, the same on every machine."""
-    rows = [
-        row
-        for row in pq.read_table(shipped.PATH).to_pylist()
-        if row["split"] == split
-        and row["style"] in config.styles
-        and (not config.subgroups or row["subgroup"] in config.subgroups)
-    ]
-    if len(rows) < config.prompts:
-        raise ValueError(
-            f"the corpus has {len(rows)} {split} prompts of these styles and subgroups, not {config.prompts}"
+def lookers_of(config: Evaluate) -> Lookers:
+    """Open every extractor that a recipe names."""
+    tastes = {name: taste(name, source, config.device) for name, source in config.preferences.items()}
+    return Lookers(image_text(config.scorer, config.device), eyes(config.features, config.device), tastes)
+
+
+def look(lookers: Lookers, asks: Sequence[Ask], drawn: Mapping[str, Pictures], config: Evaluate) -> Sides:
+    """Look at both models' pictures and at the corpus's drawings of the same prompts."""
+    main = [ask for ask in asks if not ask.probe]
+    known = [(picture_of(ask.drawing), ask.prompt) for ask in main if ask.drawing is not None]
+    drawings, prompts = [drawing for drawing, _ in known], [ask.prompt for ask in asks]
+    seen = {name: lookers.look(made.batches(config.batch), prompts) for name, made in drawn.items()}
+    return Sides(
+        asks=asks,
+        texts_ME=lookers.scorer.texts([ask.prompt for ask in main]),
+        teacher=seen["teacher"],
+        student=seen["student"],
+        drawing=lookers.look([torch.stack(drawings)], [prompt for _, prompt in known]) if drawings else None,
+    )
+
+
+def gather(
+    sides: Sides, drawings: References | None, lookers: Lookers, costs: Mapping[str, float], config: Evaluate
+) -> Result:
+    """Return everything that is measured of two models' pictures, with what was measured of the networks."""
+    far = references.distances(sides, drawings, config)
+    numbers = {**measure.numbers(sides), **costs}
+    for of, found in far.items():
+        numbers |= {f"{each.name.lower().replace('-', '_')}_{of.replace(' ', '_')}": each.value for each in found}
+    models = sides.models
+    gaps = [bias.category_gap(name, score_N, sides.main, config.seed) for name, score_N in sides.scores.items()]
+    return Result(
+        numbers=numbers,
+        conditions={
+            name: Conditions.of(config, sides.asks, made.embedded.extractor, made.spread.extractor)
+            for name, made in models.items()
+        },
+        extractors={
+            "scorer": lookers.scorer.extractor, "features": lookers.eyes.extractor,
+            **{name: each.extractor for name, each in lookers.tastes.items()},
+        },
+        groups=tuple(measure.groups(sides)),
+        distances=far,
+        gaps=tuple(gap for gap in gaps if gap is not None),
+        adherence=(
+            *references.style_adherence(sides, drawings),
+            *(bias.attribute_adherence(name, made, sides.asks, config.attribute) for name, made in models.items()),
+        ),
+        leaks=tuple(
+            leak for name, made in models.items()
+            for leak in bias.leaks(name, made, sides.texts_ME, sides.asks, config.attribute)
+        ),
+        windows=tuple(Bounded(window=window, value=numbers.get(window.name)) for window in config.windows),
+        prompts=tuple(pictured(sides)),
+    )  # fmt: skip
+
+
+def pictured(sides: Sides) -> list[Pictured]:
+    """Return what became of every prompt."""
+    count, (paired_N, _) = len(sides.main), sides.distances["distance"]
+
+    def at(values_N: torch.Tensor, i: int) -> float | None:
+        return float(values_N[i]) if i < count else None
+
+    return [
+        Pictured(
+            prompt=ask.prompt, seed=ask.seed, novelty=ask.novelty, style=ask.style, category=ask.category,
+            probe=ask.probe, plain=ask.plain, score_teacher=at(sides.scores["teacher"], i),
+            score_student=at(sides.scores["student"], i), distance=at(paired_N, i),
+            pictures={name: f"pictures/{name}/{i:05d}.png" for name in sides.models},
         )
-    return sorted(rows, key=lambda row: hashlib.sha256(row["key"].encode()).digest())[: config.prompts]
+        for i, ask in enumerate(sides.asks)
+    ]  # fmt: skip
 
 
-def shipped_picture(image: bytes) -> Tensor:
-    """Return a drawing of the corpus, uint8 (H, W, 3)."""
-    return torch.from_numpy(np.array(Image.open(io.BytesIO(image)).convert("RGB")))
-
-
-def draw(model: Model, prompts: list[str], config: Evaluate) -> Tensor:
-    """Return one picture for each prompt, uint8 (N, H, W, 3)."""
-    requests = [
-        Request(
-            prompt=prompt, seed=config.seed + i, steps=config.steps, guidance=config.guidance, sampler=config.sampler
-        )
-        for i, prompt in enumerate(prompts)
-    ]
-    return generate(model.engine, model.prompts, model.decode, requests, config.batch)
-
-
-def measure(scorer: Scorer, prompts: list[str], pictures: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return scores and distances; prompts and each model's pictures hold the held-out half first, then the train half.
-
-    "score_kept" is the student's score above chance as a share of the teacher's; "distance_ratio" how far the two
-    models' pictures of a prompt are apart, as a share of unrelated pictures'; "pixels_ratio" the same in pixels.
-    """
-    count = len(prompts) // 2
-    halves = {"heldout": slice(0, count), "train": slice(count, None)}
-    scores = {name: metrics.above_chance(scorer.cosines(made, prompts)) for name, made in pictures.items()}
-    numbers: dict[str, float] = {}
-    for half, where in halves.items():
-        for name, score_N in scores.items():
-            numbers |= metrics.mean(score_N[where]).named(f"{half}_score_{name}")
-        numbers |= metrics.ratio(scores["student"][where], scores["teacher"][where]).named(f"{half}_score_kept")
-    numbers |= metrics.ratio(scores["student"], scores["teacher"]).named("score_kept")
-    features = {name: scorer.features(pictures[name]) for name in ("teacher", "student")}
-    for name, distance, of in (
-        ("distance", metrics.feature_distance, features),
-        ("pixels", metrics.pixel_distance, pictures),
-    ):
-        paired_N = distance(of["teacher"], of["student"])
-        unrelated_N = metrics.unrelated(distance, of["teacher"], of["student"])
-        numbers |= {f"{name}_paired": float(paired_N.mean()), f"{name}_unrelated": float(unrelated_N.mean())}
-        numbers |= metrics.ratio(paired_N, unrelated_N).named(f"{name}_ratio")
-    return numbers
-
-
-def output_errors(teacher: UNet2DConditionModel, student: UNet2DConditionModel, config: Evaluate) -> dict[str, float]:
-    """Return how far the student's noise estimates are from the teacher's, on noisy latents of the corpus.
-
-    Mean squared difference over the mean square of the teacher's, at timesteps spread evenly over the schedule.
-    """
-    pipeline = load_pipeline(config.teacher, unet=teacher)
-    found = {}
-    for split in SPLITS:
-        asked = asks(pipeline, of_corpus(pipeline, config.error_pictures, split), config.seed)
-        found[f"{split}_output_error"] = error(outputs(student, asked), outputs(teacher, asked))
-    return found
-
-
-def sizes(teacher: Model, student: Model) -> dict[str, float]:
-    return {
-        "parameters_teacher": teacher.parameters,
-        "parameters_student": student.parameters,
-        "parameters_ratio": student.parameters / teacher.parameters,
-    }
-
-
-def step_times(teacher: Model, student: Model, config: Evaluate, batch: int = 8) -> dict[str, float]:
-    """Return milliseconds of a UNet call of `batch` rows for both, and the median of teacher / student.
-
-    The two run in turn and each pair gives one ratio, so that a machine busy with other work slows both alike.
-    """
-    request = Request(prompt="", sampler=config.sampler, steps=config.steps, guidance=1.0)
-    times: list[tuple[float, float]] = []
-    for _ in range(config.timing_rounds + 1):
-        pair = []
-        for model in (teacher, student):
-            rows = start(model.prompts, [request] * batch)
-            started = time.perf_counter()
-            advance(model.engine, rows)
-            pair.append(1000 * (time.perf_counter() - started))
-        times.append((pair[0], pair[1]))
-    measured = times[1:]  # the first call of each also allocates
-    return {
-        "step_ms_teacher": statistics.median(pair[0] for pair in measured),
-        "step_ms_student": statistics.median(pair[1] for pair in measured),
-        "step_speedup": statistics.median(pair[0] / pair[1] for pair in measured),
-    }
+def contact_sheet(
+    sides: Sides, drawn: Mapping[str, Pictures], heads: Mapping[str, str], config: Evaluate
+) -> Image.Image:
+    """Return held-out prompts and then trained ones, each kind taking its share of the rows."""
+    kinds = list(dict.fromkeys(ask.novelty for ask in sides.main))
+    each = max(config.sheet_prompts // len(kinds), 1)
+    shown = [i for kind in kinds for i in [i for i, ask in enumerate(sides.main) if ask.novelty == kind][:each]]
+    known = any(ask.drawing for ask in sides.main)
+    grid = []
+    for i in shown:
+        drawing = sides.main[i].drawing
+        own = Image.fromarray(picture_of(drawing).numpy()) if drawing else Image.new("RGB", (config.side,) * 2, BLANK)
+        grid.append([*([own] if known else []), *(made.read(i) for made in drawn.values())])
+    words = [f"{sides.main[i].prompt}\n({sides.main[i].novelty})" for i in shown]
+    return sheet(words, [*(["the corpus's drawing"] if known else []), *heads.values()], grid)

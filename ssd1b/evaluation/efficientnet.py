@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssd1b.evaluation.extractor import Extractor, sha256_of
+
 # B batch, C channels, H W pixels, D features (1280)
 
 FEATURES = 1280
+BATCH = 64
 STEM, LAST = 32, 320
 STAGES = (
     # repeats, kernel, stride, expansion, channels
@@ -111,10 +114,41 @@ def package_folder(package: str) -> Path:
     return Path(spec.origin).parent
 
 
+def weights_path() -> Path:
+    """Return where the package keeps the weights.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    return package_folder(PACKAGE) / WEIGHTS
+
+
 def load() -> EfficientNetLite0:
     """Return the network with the package's weights, in eval mode."""
-    state = torch.load(package_folder(PACKAGE) / WEIGHTS, map_location="cpu", weights_only=True)
+    state = torch.load(weights_path(), map_location="cpu", weights_only=True)
     network = EfficientNetLite0()
     # The file names modules as "_blocks.0._bn1"; here no module is private.
     network.load_state_dict({re.sub(r"(^|\.)_", r"\1", name): tensor for name, tensor in state.items()})
     return network.eval()
+
+
+@torch.inference_mode()
+def picture_features(network: EfficientNetLite0, pictures_BHWC: Tensor) -> Tensor:
+    """Return raw picture features (B, D), a batch at a time."""
+    starts = range(0, len(pictures_BHWC), BATCH)
+    return torch.cat([network.features(pictures_BHWC[start : start + BATCH]) for start in starts])
+
+
+class Efflite0:
+    """The network as evaluation asks it for features."""
+
+    def __init__(self) -> None:
+        self.network = load()
+        self.extractor = Extractor(
+            name="efflite0", kind="pictures", source=PACKAGE, dimension=FEATURES, sha256=sha256_of([weights_path()]),
+            licence="Apache-2.0",
+        )  # fmt: skip
+
+    def features(self, pictures_BHWC: Tensor) -> Tensor:
+        """Return features_BD of uint8 pictures, as the network gives them."""
+        return picture_features(self.network, pictures_BHWC)

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ssd1b.command import main, show
 from ssd1b.evaluation import efficientnet
-from ssd1b.evaluation.scorer import CARD, HEAD, Head, Language, picture_features
+from ssd1b.evaluation.efficientnet import picture_features
+from ssd1b.evaluation.scorer import CARD, HEAD, Head, Language
 from ssd1b.pretraining.pictures import Pictures, read_pictures
 
 # N pictures, K captions of a picture (4), V views (2), B batch, D picture features, L language features, E common width

@@ -1,10 +1,19 @@
-"""Gates: may this model version serve? Pure decisions over recorded numbers; moving the alias is the caller's."""
+"""Gates: may this model version serve? Pure decisions over recorded numbers; moving the alias is the caller's.
+
+The score has two gates, as in a non-inferiority trial. The estimate must reach the threshold; and the lower end of its
+95 % interval must not lie below the threshold by more than a margin. Few prompts make a wide interval, so luck with few
+prompts fails the second gate, which then says how many prompts would settle it; more prompts narrow the interval, so
+noise cannot refuse for ever a model that is good enough.
+"""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ssd1b.evaluation.seen import Conditions, unlike
 from ssd1b.recipes.promote import Thresholds
+
+MEASURE = "run `python -m jobs.evaluate` again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,24 +52,66 @@ def decide(numbers: Mapping[str, float | None], thresholds: Thresholds) -> list[
     Raises:
         ValueError: the evaluation lacks a number that a gate needs.
     """
-    rules = (
-        ("score_kept", thresholds.score_kept, True),
-        ("parameters_ratio", thresholds.parameters_ratio, False),
-        ("step_speedup", thresholds.step_speedup, True),
-        ("distance_ratio", thresholds.distance_ratio, False),
-    )
-    if missing := [name for name, _, _ in rules if name not in numbers]:
-        raise ValueError(f"the evaluation lacks {', '.join(missing)}: run `python -m jobs.evaluate` again")
+    score = "score_kept" if thresholds.prompts == "all" else "heldout_score_kept"
+    prompts = "prompts" if thresholds.prompts == "all" else "heldout_prompts"
+    needed = (score, f"{score}_low", prompts, "parameters_ratio", "step_speedup", "distance_ratio")
+    if missing := [name for name in needed if name not in numbers]:
+        raise ValueError(f"the evaluation lacks {', '.join(missing)}: {MEASURE}")
+
+    def value(name: str) -> float:
+        return math.nan if (found := numbers[name]) is None else found
+
+    def gate(name: str, threshold: float, at_least: bool) -> Gate:
+        return Gate(name=name, value=value(name), threshold=threshold, at_least=at_least, note=interval(numbers, name))
+
+    floor = thresholds.score_kept - thresholds.score_margin
     return [
         Gate(
-            name=name,
-            value=math.nan if (value := numbers[name]) is None else value,
-            threshold=threshold,
-            at_least=at_least,
-            note=interval(numbers, name),
+            name="score_kept", value=value(score), threshold=thresholds.score_kept, at_least=True,
+            note=interval(numbers, score),
+        ),
+        Gate(
+            name="score_kept_low", value=value(f"{score}_low"), threshold=floor, at_least=True,
+            note=settled(value(score), value(f"{score}_low"), floor, value(prompts)),
+        ),
+        gate("parameters_ratio", thresholds.parameters_ratio, False),
+        gate("step_speedup", thresholds.step_speedup, True),
+        gate("distance_ratio", thresholds.distance_ratio, False),
+    ]  # fmt: skip
+
+
+def settled(estimate: float, low: float, floor: float, prompts: float) -> str:
+    """Say with how many prompts an interval that now reaches below the floor would lie above it.
+
+    An interval is as wide as one over the square root of the number of prompts.
+    """
+    if math.isnan(low) or math.isnan(estimate):
+        return f"(lower end of the 95 % interval over {prompts:.0f} prompts)"
+    if low >= floor:
+        return f"(lower end of the 95 % interval over {prompts:.0f} prompts)"
+    if estimate <= floor:
+        return f"(lower end of the 95 % interval over {prompts:.0f} prompts; more of them would not change it)"
+    enough = math.ceil(prompts * ((estimate - low) / (estimate - floor)) ** 2)
+    return f"(lower end of the 95 % interval over {prompts:.0f} prompts; if the score stays, about {enough:,} would do)"
+
+
+def refuse_unlike_conditions(conditions: Mapping[str, Conditions], scorer: str = "") -> None:
+    """Let numbers decide only if teacher and student were measured alike, by the extractor thresholds are for.
+
+    Raises:
+        ValueError: they were not; what differs is named.
+    """
+    if missing := [name for name in ("teacher", "student") if name not in conditions]:
+        raise ValueError(f"the evaluation does not say how {' and '.join(missing)} was measured: {MEASURE}")
+    teacher, student = conditions["teacher"], conditions["student"]
+    if differences := unlike(teacher, student):
+        raise ValueError(f"teacher and student were measured under unlike {', '.join(differences)}: {MEASURE}")
+    measured_by = student.scorer.partition("/")[0]
+    if scorer and measured_by != scorer:
+        raise ValueError(
+            f"the evaluation is by the scorer {measured_by!r} and the thresholds are for {scorer!r}: evaluate with "
+            f"that, or promote with thresholds chosen for {measured_by!r} and --set scorer={measured_by}"
         )
-        for name, threshold, at_least in rules
-    ]
 
 
 def interval(numbers: Mapping[str, float | None], name: str) -> str:

@@ -16,6 +16,8 @@ from torch import Tensor
 
 DRAWS = 2000
 INTERVAL = (0.025, 0.975)
+MOST_SHIFTS = 64
+"""With how many others a picture is compared at most to know what unrelated ones are like."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Estimate:
     value: float
     low: float
     high: float
+    count: int
+    """Prompts it is over."""
 
     def named(self, name: str) -> dict[str, float]:
         """Return the numbers as metrics: name, name_low, name_high."""
@@ -57,7 +61,7 @@ def bootstrap(statistic: Callable[[Tensor], Tensor], count: int, seed: int) -> E
     generator = torch.Generator().manual_seed(seed)
     rows_RN = torch.randint(count, (DRAWS, count), generator=generator)
     low, high = torch.quantile(statistic(rows_RN).double(), torch.tensor(INTERVAL, dtype=torch.float64)).tolist()
-    return Estimate(float(statistic(torch.arange(count)[None])[0]), low, high)
+    return Estimate(float(statistic(torch.arange(count)[None])[0]), low, high, count)
 
 
 def above_chance(cosine_NN: Tensor) -> Tensor:
@@ -81,6 +85,7 @@ def pixel_distance(a_NHWC: Tensor, b_NHWC: Tensor) -> Tensor:
 
 
 def unrelated(distance: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
-    """Return each a's mean distance to every b but its own, shape (N,)."""
+    """Return each a's mean distance to every b but its own, or to 64 of them where there are more, shape (N,)."""
     count = len(a)
-    return torch.stack([distance(a, b.roll(shift, 0)) for shift in range(1, count)]).mean(0)
+    apart = max((count - 1) // MOST_SHIFTS, 1)
+    return torch.stack([distance(a, b.roll(shift, 0)) for shift in range(1, count, apart)]).mean(0)

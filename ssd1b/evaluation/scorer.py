@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from ssd1b.evaluation import efficientnet
-from ssd1b.evaluation.efficientnet import FEATURES, EfficientNetLite0, package_folder
+from ssd1b.evaluation.efficientnet import (
+    FEATURES,
+    PACKAGE,
+    EfficientNetLite0,
+    package_folder,
+    picture_features,
+    weights_path,
+)
+from ssd1b.evaluation.extractor import Extractor, sha256_of
 
 # B batch, T text tokens, D picture features (1280), L language features (384), E common width (256)
 
@@ -84,6 +92,7 @@ class Scorer:
     vision: EfficientNetLite0
     language: Language
     head: Head
+    extractor: Extractor
 
     @staticmethod
     def load(path: Path = HEAD) -> "Scorer":
@@ -97,22 +106,32 @@ class Scorer:
             head.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
         except (FileNotFoundError, RuntimeError) as error:
             raise ValueError(f"{path} is no scorer head: `python -m ssd1b.evaluation.fit nano` trains one") from error
-        return Scorer(efficientnet.load(), Language(), head.eval())
+        parts = (weights_path(), package_folder(LANGUAGE_PACKAGE) / "model" / "model.safetensors", path)
+        extractor = Extractor(
+            name="nano", kind="image-text", source=f"{PACKAGE}, {LANGUAGE_PACKAGE}, head {path.name}", dimension=WIDTH,
+            sha256=sha256_of(parts), licence="Apache-2.0",
+        )  # fmt: skip
+        return Scorer(efficientnet.load(), Language(), head.eval(), extractor)
 
     @torch.inference_mode()
+    def see(self, pictures_BHWC: Tensor) -> tuple[Tensor, Tensor]:
+        """Return unit vectors (B, E) and standardised features (B, D) of uint8 pictures."""
+        features_BD = picture_features(self.vision, pictures_BHWC)
+        return self.head.of_pictures(features_BD), self.head.standardise(features_BD)
+
     def features(self, pictures_BHWC: Tensor) -> Tensor:
         """Return standardised picture features (B, D) of uint8 pictures."""
-        return self.head.standardise(picture_features(self.vision, pictures_BHWC))
+        return self.see(pictures_BHWC)[1]
+
+    def pictures(self, pictures_BHWC: Tensor) -> Tensor:
+        """Return unit vectors (B, E) of uint8 pictures."""
+        return self.see(pictures_BHWC)[0]
 
     @torch.inference_mode()
+    def texts(self, texts: list[str]) -> Tensor:
+        """Return unit vectors (B, E) of texts."""
+        return self.head.of_texts(self.language.features(texts))
+
     def cosines(self, pictures_BHWC: Tensor, prompts: list[str]) -> Tensor:
         """Return the score of every picture for every prompt, shape (pictures, prompts), in [-1, 1]."""
-        pictures_BE = self.head.of_pictures(picture_features(self.vision, pictures_BHWC))
-        return pictures_BE @ self.head.of_texts(self.language.features(prompts)).T
-
-
-@torch.inference_mode()
-def picture_features(vision: EfficientNetLite0, pictures_BHWC: Tensor) -> Tensor:
-    """Return raw picture features (B, D), a batch at a time."""
-    starts = range(0, len(pictures_BHWC), BATCH)
-    return torch.cat([vision.features(pictures_BHWC[start : start + BATCH]) for start in starts])
+        return self.pictures(pictures_BHWC) @ self.texts(prompts).T

@@ -58,10 +58,16 @@ def test_unrelated_leaves_the_own_pair_out() -> None:
     assert metrics.unrelated(metrics.feature_distance, a, a).tolist() == pytest.approx([1.5, 1.0, 1.5])
 
 
+def test_of_many_others_some_stand_for_all() -> None:
+    features_ND = torch.randn(400, 8, generator=torch.Generator().manual_seed(5))
+    all_N = torch.stack([metrics.feature_distance(features_ND, features_ND.roll(i, 0)) for i in range(1, 400)]).mean(0)
+    assert torch.allclose(metrics.unrelated(metrics.feature_distance, features_ND, features_ND), all_N, atol=0.2)
+
+
 def test_pixel_distance_counts_levels_of_zero_to_one() -> None:
     black, white = torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.full((2, 4, 4, 3), 255, dtype=torch.uint8)
     assert metrics.pixel_distance(black, white).tolist() == [1.0, 1.0]
 
 
 def test_an_estimate_names_its_numbers() -> None:
-    assert metrics.Estimate(1.0, 0.5, 1.5).named("x") == {"x": 1.0, "x_low": 0.5, "x_high": 1.5}
+    assert metrics.Estimate(1.0, 0.5, 1.5, 9).named("x") == {"x": 1.0, "x_low": 0.5, "x_high": 1.5}
