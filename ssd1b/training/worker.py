@@ -49,6 +49,8 @@ def work(told: dict[str, Task]) -> None:
             raise ReplacedError(
                 "the run has been started again elsewhere, its errors are no longer this one's"
             ) from error
+        if taken_down():
+            raise
         cause = getattr(error, "cause", error)  # Ray wraps what a task of its own raised, with the task's traceback
         message = str(cause) or repr(cause)
         if hopeless(error):
@@ -56,6 +58,11 @@ def work(told: dict[str, Task]) -> None:
         elif not of_a_peer(error):
             journal.Lines(task.root / ERRORS).add(attempt=len(attempts(task.root)) - 1, error=message)
         raise
+
+
+def taken_down() -> bool:
+    """Has Ray Train taken the process group away, as it does once a peer is lost? Later errors are no reason to end."""
+    return not torch.distributed.is_initialized()
 
 
 def hopeless(error: Exception) -> bool:

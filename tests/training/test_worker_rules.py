@@ -1,7 +1,7 @@
 """When a run is started once more and when it is not: rules over errors and starts, without a cluster."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray.exceptions
@@ -10,8 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssd1b.elastic.feed import Attempt
+from ssd1b.elastic.slices import Order
+from ssd1b.recipes.distill import Distillation
 from ssd1b.training import journal
-from ssd1b.training.worker import ERRORS, FUTILE, PATIENCE, ahead, given_up, hopeless, of_a_peer
+from ssd1b.training.task import Task
+from ssd1b.training.worker import ERRORS, FUTILE, PATIENCE, ahead, given_up, hopeless, of_a_peer, work
 
 
 def of_a_task(cause: Exception) -> Exception:
@@ -59,6 +62,31 @@ def test_only_what_would_come_again_ends_a_run(error: Exception, ends: bool) -> 
 )
 def test_a_peers_end_is_not_ones_own_error(error: Exception, collateral: bool) -> None:
     assert of_a_peer(error) is collateral
+
+
+@pytest.mark.parametrize("with_group", [True, False])
+def test_an_error_after_the_group_was_taken_away_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_group: bool
+) -> None:
+    """Ray Train destroys the survivors' group while they still run: their next collective raises a ValueError."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+
+    def enter(*_: object) -> None:
+        if not with_group:
+            torch.distributed.destroy_process_group()
+        torch.distributed.all_reduce(torch.zeros(1))
+        raise ValueError("the recipe is wrong")
+
+    monkeypatch.setattr("ssd1b.training.worker.enter", enter)
+    told = Task(config=cast(Distillation, None), root=tmp_path, order=cast(Order, None), launched_s=0.0)
+    try:
+        with pytest.raises(ValueError, match="the recipe is wrong" if with_group else "has not been initialized"):
+            work({"task": told})
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+    assert journal.failure(tmp_path) == ("the recipe is wrong" if with_group else None)
+    assert not (tmp_path / ERRORS).exists()
 
 
 def starts(*first_steps: int) -> list[Attempt]:
