@@ -249,7 +249,8 @@ class Bundle:
         if self.backend == "openvino":
             from ssd1b.engines.on_openvino import OpenVinoGraph
 
-            return OpenVinoGraph(self.folder / name, "auto" if precision == "auto" else "f32")
+            steady = name in (UNET, plain_name(UNET))
+            return OpenVinoGraph(self.folder / name, "auto" if precision == "auto" else "f32", steady)
         from ssd1b.engines.on_onnxruntime import OnnxRuntimeGraph
 
         return OnnxRuntimeGraph(self.folder / name)
