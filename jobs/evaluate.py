@@ -1,7 +1,7 @@
 """Measure a registered student against its teacher: python -m jobs.evaluate nano.
 
-Numbers, pictures, the contact sheet and evaluation.json, which holds everything, go into an MLflow run; numbers and
-conditions also onto the version, where jobs.promote finds them.
+Numbers, pictures, the contact sheet, evaluation.json, which holds everything, and report.html, the page drawn from it,
+go into an MLflow run; numbers and conditions also onto the version, where jobs.promote finds them.
 """
 
 import json
@@ -16,6 +16,7 @@ from ssd1b.evaluation.compare import compare
 from ssd1b.evaluation.gates import interval
 from ssd1b.models import lineage
 from ssd1b.recipes.evaluate import RECIPES, Evaluate
+from ssd1b.report import document, runs
 
 
 def run(config: Evaluate) -> dict[str, Any]:
@@ -28,13 +29,16 @@ def run(config: Evaluate) -> dict[str, Any]:
         tracked.params(config)
         source, folder = tracking.download(version.uri), Path(aside)
         comparison = compare(config, str(source), folder)
-        told = {"model": version.uri, "teacher": config.teacher, **comparison.result.document()}
+        about = {"model": version.uri, "teacher": config.teacher, "when": document.now()}
+        told = {**about, **comparison.result.document()}
         numbers = {name: None if value is None else round(value, 5) for name, value in told["numbers"].items()}
         tracked.metrics(comparison.numbers)
         tracked.picture(comparison.sheet, "contact_sheet.png")
         tracked.text(json.dumps(told, indent=1), "evaluation.json")
         tracked.artifact(folder)
-        if story := lineage.read(source):
+        story = lineage.read(source)
+        page = runs.keep(tracked, runs.evidence(told, folder, story))
+        if story:
             found = lineage.Evaluation(against=config.teacher, how=comparison.result.how, numbers=numbers)
             card = lineage.card(replace(story, evaluation=found))
             tracked.text(card, lineage.CARD)
@@ -46,7 +50,8 @@ def run(config: Evaluate) -> dict[str, Any]:
     main_numbers = {name: value for name, value in numbers.items() if not name.endswith(("_low", "_high"))}
     for name in main_numbers:
         show(f"{name:32s} {comparison.numbers[name]:>13,.4g} {interval(numbers, name)}")
-    return {"model": version.uri, "teacher": config.teacher, "run": tracked.run_id, **main_numbers}
+    show(f"the page is at {page}")
+    return {"model": version.uri, "teacher": config.teacher, "run": tracked.run_id, "report": page, **main_numbers}
 
 
 if __name__ == "__main__":

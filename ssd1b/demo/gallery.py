@@ -7,7 +7,7 @@ from PIL import Image
 
 from ssd1b.demo.endpoint import Served, ask
 from ssd1b.evaluation.drawing import Model
-from ssd1b.evaluation.report import sheet
+from ssd1b.evaluation.sheet import sheet
 from ssd1b.home import home
 from ssd1b.recipes.demo import Demo
 from ssd1b.sampling.denoise import Request, generate

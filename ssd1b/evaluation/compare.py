@@ -17,7 +17,7 @@ from ssd1b.evaluation.drawing import Model, Pictures, draw
 from ssd1b.evaluation.eyes import eyes, image_text, taste
 from ssd1b.evaluation.measure import Sides
 from ssd1b.evaluation.references import References
-from ssd1b.evaluation.report import sheet
+from ssd1b.evaluation.sheet import sheet
 from ssd1b.evaluation.result import Bounded, Pictured, Result
 from ssd1b.evaluation.seen import Conditions, Lookers
 from ssd1b.recipes.evaluate import Evaluate
@@ -43,7 +43,8 @@ class Comparison:
 def compare(config: Evaluate, student_source: str, folder: Path | None = None) -> Comparison:
     """Draw with both models and measure.
 
-    folder gets the pictures, as pictures/MODEL/NUMBER.png; without one they are not kept.
+    folder gets the pictures, as pictures/MODEL/NUMBER.png, and the corpus's own as pictures/drawing/NUMBER.png; without
+    one they are not kept.
 
     Raises:
         ValueError: a source that is no model, an extractor that cannot be read, or fewer prompts than asked for.
@@ -60,6 +61,10 @@ def compare(config: Evaluate, student_source: str, folder: Path | None = None) -
         started = time.monotonic()
         drawn[name] = draw(model, asks, config, folder / "pictures" / name)
         show(f"{name}: {len(asks)} pictures of {config.steps} steps in {time.monotonic() - started:.1f} s")
+    drawings = Pictures(folder / "pictures" / "drawing", len(asks))
+    for i, ask in enumerate(asks):
+        if ask.drawing is not None:
+            drawings.keep(i, picture_of(ask.drawing)[None])
     sides = look(lookers, asks, drawn, config)
     costs = {
         **output_errors(models["teacher"].engine.unet, models["student"].engine.unet, config),
@@ -142,7 +147,10 @@ def pictured(sides: Sides) -> list[Pictured]:
             prompt=ask.prompt, seed=ask.seed, novelty=ask.novelty, style=ask.style, category=ask.category,
             probe=ask.probe, plain=ask.plain, score_teacher=at(sides.scores["teacher"], i),
             score_student=at(sides.scores["student"], i), distance=at(paired_N, i),
-            pictures={name: f"pictures/{name}/{i:05d}.png" for name in sides.models},
+            pictures={
+                name: f"pictures/{name}/{i:05d}.png"
+                for name in (*(["drawing"] if ask.drawing is not None else []), *sides.models)
+            },
         )
         for i, ask in enumerate(sides.asks)
     ]  # fmt: skip

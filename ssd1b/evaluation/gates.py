@@ -85,9 +85,9 @@ def settled(estimate: float, low: float, floor: float, prompts: float) -> str:
 
     An interval is as wide as one over the square root of the number of prompts.
     """
-    if math.isnan(low) or math.isnan(estimate):
-        return f"(lower end of the 95 % interval over {prompts:.0f} prompts)"
-    if low >= floor:
+    if math.isnan(prompts):
+        return "(lower end of the 95 % interval)"
+    if math.isnan(low) or math.isnan(estimate) or low >= floor:
         return f"(lower end of the 95 % interval over {prompts:.0f} prompts)"
     if estimate <= floor:
         return f"(lower end of the 95 % interval over {prompts:.0f} prompts; more of them would not change it)"

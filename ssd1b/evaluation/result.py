@@ -38,7 +38,7 @@ class Pictured:
     distance: float | None
     """How far the two models' pictures are apart, one less the cosine of their features."""
     pictures: Mapping[str, str]
-    """Model -> path of the picture, relative to the document."""
+    """Model, or "drawing" where the corpus has one -> path of the picture, relative to the document."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,12 @@ def test_a_copy_of_the_teacher_is_measured_as_equal_and_recorded(home: Path) -> 
     assert len(told["prompts"]) == 8
     for prompt in told["prompts"]:
         assert all((path.parent / picture).is_file() for picture in prompt["pictures"].values())
+        assert set(prompt["pictures"]) == {"teacher", "student", *([] if prompt["probe"] else ["drawing"])}
+
+    page = Path(result["report"])
+    assert page == path.parent / "report.html"
+    assert page.read_text().count("<img") >= 6 * 3 * 2
+    assert "registered by hand; no run in MLflow made it" in page.read_text()
 
 
 @pytest.mark.usefixtures("home")

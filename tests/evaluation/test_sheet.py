@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssd1b.evaluation.report import GAP_PX, LABEL_PX, sheet
+from ssd1b.evaluation.sheet import GAP_PX, LABEL_PX, sheet
 
 
 def plain(colour: str, size: tuple[int, int] = (128, 128)) -> Image.Image:
