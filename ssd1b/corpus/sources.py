@@ -25,6 +25,7 @@ from ssd1b.corpus.layouts import LAYOUTS
 from ssd1b.corpus.midjourney import read_messages
 from ssd1b.corpus.pair import Pair
 from ssd1b.corpus.reasons import Reason, Reject
+from ssd1b.corpus.scenes import with_scenes
 from ssd1b.corpus.tables import read_row_group, row_groups
 from ssd1b.corpus.tars import read_tar
 from ssd1b.home import home
@@ -217,7 +218,8 @@ def read_rows(shard: Shard, config: Ingest) -> Iterator[Pair | Reject]:
         case "broken":
             yield Reject(reason=Reason.UNREADABLE_SHARD, source=config.name, key=shard.name, detail=shard.problem)
         case "parquet":
-            yield from read_row_group(path, shard.part, shard.name, rows=shard.rows)
+            found = read_row_group(path, shard.part, shard.name, rows=shard.rows)
+            yield from with_scenes(found, config) if config.scenes else found
         case "urls" if config.source == "midjourney":
             yield from read_messages(path, shard.part, shard.name, shard.first, shard.rows, grids=config.grids)
         case "urls":

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssd1b.corpus import shipped
+from ssd1b.corpus.backdrops import BACKDROPS
 from ssd1b.corpus.captions import captions
 from ssd1b.recipes.evaluate import Evaluate
 
@@ -84,10 +85,15 @@ def from_corpus(config: Evaluate) -> list[Ask]:
     held_out = [(row, "held-out object") for row in first(config.prompts, held_out_objects(rows), "held-out objects")]
     combined = first(config.combinations, held_out_combinations(rows), "held-out combinations")
     trained = first(config.prompts, [row for row in rows if row["split"] == "train"], "trained objects")
+    seen, unseen = (
+        first(config.scenes, scenes(rows, config, held), f"{what} scenes")
+        for held, what in ((False, "trained"), (True, "held-out"))
+    )
     chosen: list[tuple[Row, Any]] = [
         *held_out,
+        *((row, "held-out combination") for row in unseen),
         *((row, "held-out combination") for row in combined),
-        *((row, "trained") for row in trained),
+        *((row, "trained") for row in (*seen, *trained)),
     ]
     return [
         Ask(
@@ -130,6 +136,21 @@ def held_out_combinations(rows: Sequence[Row]) -> list[Row]:
         for concept, row in concepts.items()
         for style in styles
         if (concept, style) not in known
+    ]  # fmt: skip
+
+
+def scenes(rows: Sequence[Row], config: Evaluate, held_out: bool) -> list[Row]:
+    """Return trained drawings before backdrops: pairs of style and backdrop that were trained, or that were held out.
+
+    Nobody drew those, so that they have no image.
+    """
+    return [
+        {**row, "key": f"{row['key']}/{name}", "image": None,
+         "captions": [f"{caption}, {BACKDROPS[name].phrase}" for caption in row["captions"]]}
+        for row in rows
+        if row["split"] == "train"
+        for name in config.backdrops
+        if ((row["style"], name) in config.held_out) == held_out
     ]  # fmt: skip
 
 

@@ -1,23 +1,23 @@
 """All parts of the nano family in order, and the folder they make together."""
 
-import shutil
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from safetensors.torch import save_file
 
 from ssd1b.command import show
 from ssd1b.corpus import shipped
 from ssd1b.home import home
-from ssd1b.models.files import low_rank_delta
+from ssd1b.models.files import load_pipeline, low_rank_delta
 from ssd1b.pretraining.colours import preview_of
 from ssd1b.pretraining.fit import Metrics
-from ssd1b.pretraining.pictures import read_pictures
-from ssd1b.pretraining.text import train_text
+from ssd1b.pretraining.pictures import Pictures, before, read_pictures
+from ssd1b.pretraining.text import TextTowers, train_text, write_vocabulary
 from ssd1b.pretraining.unet import BETA_END, BETA_START, prepare, train_unet
 from ssd1b.pretraining.vae import train_vae
 from ssd1b.recipes.pretrain import Pretrain, UNetTraining
@@ -44,24 +44,14 @@ def pretrain(config: Pretrain, report: Report) -> dict[str, object]:
 
         return told
 
-    everything = read_pictures()
-    vae = train_vae(config.vae, everything, root / "vae", of("vae"))
-    captions = [
-        text for row in pq.read_table(shipped.PATH, columns=["captions"]).to_pylist() for text in row["captions"]
-    ]
-    towers = train_text(config.text, everything, captions, root / "text", of("text"))
-
-    def inputs(part: UNetTraining):  # type: ignore[no-untyped-def]
-        return prepare(read_pictures(styles=part.styles, subgroups=part.subgroups), vae, towers)
-
-    base = train_unet(config.base, inputs(config.base), root / "base", of("base"), architecture=config.architecture)
+    parts = trained(config, root, of)
     pipeline = StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=towers.first,
-        text_encoder_2=towers.second,
-        tokenizer=towers.tokenizer,
-        tokenizer_2=towers.tokenizer,
-        unet=base,
+        vae=parts.vae,
+        text_encoder=parts.towers.first,
+        text_encoder_2=parts.towers.second,
+        tokenizer=parts.towers.tokenizer,
+        tokenizer_2=parts.towers.tokenizer,
+        unet=parts.unet,
         scheduler=EulerDiscreteScheduler(
             beta_start=BETA_START,
             beta_end=BETA_END,
@@ -72,17 +62,64 @@ def pretrain(config: Pretrain, report: Report) -> dict[str, object]:
         add_watermarker=False,
     )
     deepcopy(pipeline).to(torch.float16).save_pretrained(out)
-    preview_of(vae).save(out)
+    preview_of(parts.vae).save(out)
     for folder in ("tokenizer", "tokenizer_2"):  # what transformers before 5 reads
-        for file in ("vocab.json", "merges.txt"):
-            shutil.copy(root / "text" / "tokenizer" / file, out / folder)
+        write_vocabulary(parts.towers.tokenizer, out / folder)
     (out / "experts").mkdir(exist_ok=True)
     for name, part in config.experts.items():
-        expert = train_unet(part, inputs(part), root / name, of(name), start=deepcopy(base))
+        inputs = prepare(pictures_of(part), parts.vae, parts.towers)
+        expert = train_unet(part, inputs, root / name, of(name), start=deepcopy(parts.unet))
         delta = out / "experts" / f"{name}.safetensors"
-        save_file(low_rank_delta(base, expert, config.expert_rank), delta)
+        save_file(low_rank_delta(parts.unet, expert, config.expert_rank), delta)
         delta.chmod(0o644)  # safetensors leaves 0600
     return {"family": str(out), "bytes": folder_bytes(out), "last": last}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A family without experts."""
+
+    vae: AutoencoderKL
+    towers: TextTowers
+    unet: UNet2DConditionModel
+
+
+def taken(source: str) -> Parts:
+    """Return the parts of a source (ssd1b.models.files), all in float32."""
+    pipeline = load_pipeline(source)
+    towers = TextTowers(pipeline.tokenizer, pipeline.text_encoder, pipeline.text_encoder_2)
+    return Parts(pipeline.vae, towers, pipeline.unet)
+
+
+def trained(config: Pretrain, root: Path, of: Callable[[str], Callable[[int, Metrics], None]]) -> Parts:
+    """Return the trained parts; each goes on from its newest checkpoint, else from the recipe's start."""
+    start = taken(config.start) if config.start else None
+    drawings = read_pictures()
+    vae = train_vae(
+        config.vae, before(drawings, config.vae.backdrops, one_each=True), root / "vae", of("vae"),
+        start=start.vae if start else None,
+    )  # fmt: skip
+    seen = before(drawings, config.text.backdrops, one_each=True)
+    rows = pq.read_table(shipped.PATH, columns=["captions"]).to_pylist()
+    held = [text for row in rows for text in row["captions"]]
+    captions = held + [text for several in seen.captions[len(drawings) :] for text in several]
+    towers = train_text(config.text, seen, captions, root / "text", of("text"), start=start.towers if start else None)
+    inputs = prepare(pictures_of(config.base), vae, towers)
+    unet = train_unet(
+        config.base,
+        inputs,
+        root / "base",
+        of("base"),
+        start=start.unet if start else None,
+        architecture=config.architecture,
+    )
+    return Parts(vae, towers, unet)
+
+
+def pictures_of(part: UNetTraining) -> Pictures:
+    """Return what a UNet is shown."""
+    drawings = read_pictures(styles=part.styles, subgroups=part.subgroups)
+    return before(drawings, part.backdrops, part.held_out)
 
 
 def folder_bytes(folder: Path) -> int:

@@ -1,6 +1,7 @@
-"""The shipped corpus in memory, as pretraining wants it."""
+"""The shipped corpus in memory, as pretraining wants it: drawings on white, and the same before backdrops."""
 
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssd1b.corpus import shipped
+from ssd1b.corpus.backdrops import BACKDROPS, PAPER, lay
 
 # N pictures, C colour channels (3), H W pixels
 
@@ -23,6 +25,8 @@ class Pictures:
     captions: list[list[str]]
     concepts: list[str]
     styles: list[str]
+    backdrops: list[str]
+    """Names of ssd1b.corpus.backdrops; "white" where the drawing is as it was."""
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -48,4 +52,36 @@ def read_pictures(*, split: str = "train", styles: tuple[str, ...] = (), subgrou
         captions=[row["captions"] for row in rows],
         concepts=[row["concept"] for row in rows],
         styles=[row["style"] for row in rows],
+        backdrops=[PAPER] * len(rows),
+    )
+
+
+def before(
+    pictures: Pictures, backdrops: Iterable[str], held_out: Iterable[tuple[str, str]] = (), one_each: bool = False
+) -> Pictures:
+    """Return drawings on white, then each of them before every backdrop, but for held-out pairs of (style, backdrop).
+
+    With one_each every drawing is laid before one backdrop only, the next in turn.
+
+    Raises:
+        ValueError: a backdrop that there is not.
+    """
+    backdrops, held_out = list(backdrops), set(held_out)
+    if unknown := {name for name in [*backdrops, *(pair[1] for pair in held_out)] if name not in BACKDROPS}:
+        raise ValueError(f"no backdrop {sorted(unknown)}: choose from {sorted(BACKDROPS)}")
+    pairs = [
+        (i, name)
+        for turn, name in enumerate(backdrops)
+        for i, style in enumerate(pictures.styles)
+        if (style, name) not in held_out and (not one_each or i % len(backdrops) == turn)
+    ]
+    drawings_NHWC = pictures.pixels_NCHW.permute(0, 2, 3, 1).numpy()
+    laid = [torch.from_numpy(lay(drawings_NHWC[i], BACKDROPS[name])).permute(2, 0, 1) for i, name in pairs]
+    return Pictures(
+        pixels_NCHW=torch.stack([*pictures.pixels_NCHW, *laid]),
+        captions=pictures.captions
+        + [[f"{caption}, {BACKDROPS[name].phrase}" for caption in pictures.captions[i]] for i, name in pairs],
+        concepts=pictures.concepts + [pictures.concepts[i] for i, _ in pairs],
+        styles=pictures.styles + [pictures.styles[i] for i, _ in pairs],
+        backdrops=pictures.backdrops + [name for _, name in pairs],
     )

@@ -5,7 +5,7 @@ symmetric InfoNCE (CLIP, arXiv 2103.00020, figure 3), one term per text tower ag
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -58,15 +58,24 @@ def train_tokenizer(captions: Iterable[str], size: int, tokens: int, folder: Pat
     pieces = sorted(alphabet) + [f"{byte}</w>" for byte in alphabet]
     pieces += [piece for piece in learned["vocab"] if piece not in set(pieces)]
     vocabulary = {piece: i for i, piece in enumerate([*pieces, BEGIN, END])}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
-    merges = [" ".join(pair) for pair in learned["merges"]]
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, ""]))
+    write_clip_files(vocabulary, learned["merges"], folder)
     made = CLIPTokenizer.from_pretrained(
         folder, bos_token=BEGIN, eos_token=END, pad_token=END, unk_token=END, model_max_length=tokens
     )
     made.save_pretrained(folder)
     return made
+
+
+def write_vocabulary(tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write a tokenizer's vocabulary in CLIP's layout beside whatever the folder holds."""
+    held = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    write_clip_files(held["vocab"], held["merges"], folder)
+
+
+def write_clip_files(vocabulary: Mapping[str, int], merges: Iterable[Iterable[str]], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges), ""]))
 
 
 def new_towers(config: TextTraining, tokenizer: CLIPTokenizer) -> TextTowers:
@@ -117,11 +126,20 @@ def train_text(
     captions: Iterable[str],
     root: Path,
     report: Callable[[int, Metrics], None],
+    start: TextTowers | None = None,
 ) -> TextTowers:
-    """Return the trained towers. captions feed the vocabulary and may be more than the pictures have."""
+    """Return the trained towers, with the vocabulary of `start` where that is given.
+
+    captions feed the vocabulary and may be more than the pictures have.
+    """
     torch.manual_seed(config.seed)
-    tokenizer = train_tokenizer(captions, config.vocabulary, config.tokens, root / "tokenizer")
-    towers = new_towers(config, tokenizer)
+    if start is None:
+        tokenizer = train_tokenizer(captions, config.vocabulary, config.tokens, root / "tokenizer")
+        towers = new_towers(config, tokenizer)
+    else:
+        tokenizer, towers = start.tokenizer, start
+        towers.first.train()
+        towers.second.train()
     image = ImageTower(config.embedding)
     first_head = nn.Linear(config.width, config.embedding)
     scale = nn.ParameterList([nn.Parameter(torch.tensor(2.7))])

@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
+from ssd1b.corpus.backdrops import PAPER
 from ssd1b.family.start import quiet_start
 from ssd1b.family.table import new_unet
 from ssd1b.pretraining.fit import Metrics, fit
@@ -39,6 +40,7 @@ class Inputs:
     captions: list[list[int]]
     """Rows of text_KTD that caption each picture."""
     styles: list[str]
+    backdrops: list[str]
 
 
 @torch.no_grad()
@@ -55,6 +57,7 @@ def prepare(pictures: Pictures, vae: AutoencoderKL, towers: TextTowers) -> Input
         pooled_KE=torch.cat([pooled for _, pooled in encoded]),
         captions=[[index[caption] for caption in several] for several in pictures.captions],
         styles=pictures.styles,
+        backdrops=pictures.backdrops,
     )
 
 
@@ -89,14 +92,15 @@ def train_unet(
     n = len(inputs.captions)
     side = inputs.latents_NZHW.shape[-1] * 8
     ids_B6 = torch.tensor([time_ids(Size(side, side), 0, 0, Size(side, side))] * config.batch, dtype=torch.float32)
-    fresh = torch.tensor([i for i, style in enumerate(inputs.styles) if style in config.fresh_styles])
+    weight_N = torch.tensor([config.paper_weight if name == PAPER else 1.0 for name in inputs.backdrops])
+    fresh_N = torch.tensor([style in config.fresh_styles for style in inputs.styles])
 
     def loss_at(step: int) -> tuple[Tensor, Metrics]:
         g = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        rows = torch.randint(n, (config.batch,), generator=g)
-        if len(fresh):
+        rows = torch.multinomial(weight_N, config.batch, replacement=True, generator=g)
+        if fresh_N.any():
             half = config.batch // 2
-            rows[:half] = fresh[torch.randint(len(fresh), (half,), generator=g)]
+            rows[:half] = torch.multinomial(weight_N * fresh_N, half, replacement=True, generator=g)
         mirrored = torch.randint(2, (config.batch,), generator=g)
         picks = torch.randint(1 << 30, (config.batch,), generator=g).tolist()
         own = [inputs.captions[i] for i in rows.tolist()]

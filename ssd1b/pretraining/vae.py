@@ -36,11 +36,18 @@ def new_vae(widths: tuple[int, ...]) -> AutoencoderKL:
 
 
 def train_vae(
-    config: VaeTraining, pictures: Pictures, root: Path, report: Callable[[int, Metrics], None]
+    config: VaeTraining,
+    pictures: Pictures,
+    root: Path,
+    report: Callable[[int, Metrics], None],
+    start: AutoencoderKL | None = None,
 ) -> AutoencoderKL:
-    """Return the trained VAE, its latents standardised: zero mean and unit variance per channel over the pictures."""
+    """Return the trained VAE; it starts from `start`, or from random weights.
+
+    Its latents are standardised: zero mean and unit variance per channel over the pictures.
+    """
     torch.manual_seed(config.seed)
-    vae = new_vae(config.widths)
+    vae = (new_vae(config.widths) if start is None else start).train()
 
     def loss_at(step: int) -> tuple[Tensor, Metrics]:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)

@@ -40,14 +40,22 @@ def nano() -> Demo:
     """Corpus to endpoint on the nano family, on a local cluster."""
     return Demo(
         steps=(
-            Step(name="ingest", entrypoint="python -m jobs.ingest nano", says="pairs -> manifest, rejects counted"),
-            Step(name="encode", entrypoint="python -m jobs.encode nano", says="pictures -> latents (VAE actors)"),
+            Step(
+                name="ingest", entrypoint="python -m jobs.ingest nano_scenes", says="pairs -> manifest, rejects counted"
+            ),
+            Step(
+                name="encode", entrypoint="python -m jobs.encode nano_scenes", says="pictures -> latents (VAE actors)"
+            ),
             Step(
                 name="distill",
                 entrypoint="python -m jobs.distill ssd1b_nano",
                 says="three stages, three teachers, elastic workers; registers @candidate",
             ),
-            Step(name="line", entrypoint="python -m jobs.encode nano_line", says="latents of a style nobody has seen"),
+            Step(
+                name="line",
+                entrypoint="python -m jobs.encode nano_line --set manifest=nano_scenes",
+                says="latents of a style nobody has seen",
+            ),
             Step(name="lora", entrypoint="python -m jobs.lora nano", says="an adapter for that style on the student"),
             Step(name="evaluate", entrypoint="python -m jobs.evaluate nano", says="student against teacher"),
             Step(
@@ -60,11 +68,12 @@ def nano() -> Demo:
         ),
         prompts=(
             "a red apple, 3d render style",
-            "a tiger face, flat vector style",
-            "a strawberry, soft cartoon style",
-            "a carrot, soft cartoon style",
-            "a doughnut, 3d render style",
-            "an elephant, retro blob style",
+            "a tiger face, flat vector style, in a meadow",
+            "a strawberry, soft cartoon style, on a blue background",
+            "a panda, flat vector style, on a pink background",
+            "a doughnut, 3d render style, at sunset",
+            "a fox, soft cartoon style, at night",
+            "an elephant, muted poster style, at the beach",
         ),
     )
 

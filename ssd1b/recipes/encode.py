@@ -47,6 +47,11 @@ def nano() -> Encode:
     return Encode(name="nano", manifest="nano", model="nano", styles=NANO_STYLES, subgroups=NANO_SUBGROUPS)
 
 
+def nano_scenes() -> Encode:
+    """The same with backdrops, of the manifest nano_scenes."""
+    return replace(nano(), manifest="nano_scenes")
+
+
 def nano_line() -> Encode:
     """The style no teacher has seen, train split: the LoRA's set."""
     return Encode(name="nano_line", manifest="nano", model="nano", styles=("black line",), subgroups=NANO_SUBGROUPS)
@@ -82,5 +87,5 @@ def sdxl_cpu_nodes() -> Encode:
 
 
 RECIPES: dict[str, Callable[[], Encode]] = {
-    recipe.__name__: recipe for recipe in (nano, nano_line, nano_all, debug, sdxl, sdxl_cpu_nodes)
+    recipe.__name__: recipe for recipe in (nano, nano_scenes, nano_line, nano_all, debug, sdxl, sdxl_cpu_nodes)
 }

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ssd1b.corpus.backdrops import BACKDROPS, frame_colour
 from ssd1b.corpus.colours import INKS
-from ssd1b.recipes.pretrain import BASE_STYLES, CONCEPTS
+from ssd1b.recipes.pretrain import BASE_STYLES, CONCEPTS, HELD_OUT, SCENES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +54,11 @@ class Evaluate:
     """Prompts of held-out objects, and as many again of trained ones."""
     combinations: int = 0
     """Prompts of objects and styles that were both trained, but never together."""
+    scenes: int = 0
+    """Prompts of trained drawings before a backdrop, and as many again of held-out pairs of style and backdrop."""
+    backdrops: tuple[str, ...] = SCENES
+    held_out: tuple[tuple[str, str], ...] = HELD_OUT
+    """Pairs of (style, backdrop) that were never trained."""
     styles: tuple[str, ...] = BASE_STYLES
     """Styles that the teacher was trained on."""
     subgroups: tuple[str, ...] = CONCEPTS
@@ -111,13 +117,23 @@ BLUE = Probe(name="blue background", clause=", on a blue background")
 """Asks for the background alone."""
 
 
+BACKDROP = Attribute(
+    name="backdrop",
+    pattern=rf"(?:on an?|in an?|at the|at) ({'|'.join(BACKDROPS)})\b",
+    values={"white": "#ffffff", **{name: frame_colour(each) for name, each in BACKDROPS.items()}},
+)
+"""What lies behind the object, told by the median colour along the border."""
+
+
 def nano() -> Evaluate:
     """The nano student against the last stage's teacher, which draws the base's styles and one of its own."""
     return Evaluate(
         name="ssd1b-nano",
         teacher="nano+poster",
         styles=(*BASE_STYLES, "muted poster"),
-        combinations=24,
+        combinations=12,
+        scenes=24,
+        attribute=BACKDROP,
         references=256,
         probes=(PLEASE, BLUE),
     )

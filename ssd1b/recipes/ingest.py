@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ssd1b.recipes.filters import Filters, web
+from ssd1b.recipes.pretrain import CONCEPTS, HELD_OUT, SCENES
 from ssd1b.sizes import NANO_BUCKETS, SDXL_BUCKETS, Size
 
 BUCKETS: dict[str, tuple[Size, ...]] = {"nano": NANO_BUCKETS, "sdxl": SDXL_BUCKETS}
@@ -118,6 +119,12 @@ class Ingest:
     """emoji, emoji_icons: the side of the rasterised drawings."""
     icon_variants: int = 1
     """emoji_icons: in how many pairs of colours each icon is drawn."""
+    scenes: int = 0
+    """shipped, parquet: square drawings on white come again before so many backdrops each."""
+    backdrops: tuple[str, ...] = ()
+    """Names of ssd1b.corpus.backdrops that scenes are chosen from."""
+    held_out: tuple[tuple[str, str], ...] = ()
+    """Pairs of (style, backdrop) that no scene shows."""
     part_rows: int = 1024
     """Rows of a manifest part: the unit that jobs.encode works on and resumes by."""
     rows_limit: int | None = None
@@ -127,6 +134,11 @@ class Ingest:
 def nano() -> Ingest:
     """The shipped corpus: 4,013 drawings of things in six styles."""
     return Ingest(name="nano", source="shipped", buckets="nano")
+
+
+def nano_scenes() -> Ingest:
+    """What the nano teachers know and the style that they do not: each drawing on white and before two backdrops."""
+    return replace(nano(), name="nano_scenes", subgroups=CONCEPTS, scenes=2, backdrops=SCENES, held_out=HELD_OUT)
 
 
 def debug() -> Ingest:
@@ -192,7 +204,7 @@ def midjourney() -> Ingest:
 RECIPES: dict[str, Callable[[], Ingest]] = {
     recipe.__name__: recipe
     for recipe in (
-        nano, debug, emoji, emoji_icons, parquet, folder, webdataset, datasets,
+        nano, nano_scenes, debug, emoji, emoji_icons, parquet, folder, webdataset, datasets,
         grit, laion, coyo, datacomp, midjourney,
     )
 }  # fmt: skip

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssd1b.evaluation.asks import asks_of, corpus, digest, held_out_combinations, held_out_objects
+from ssd1b.corpus.backdrops import BACKDROPS
+from ssd1b.evaluation.asks import Ask, asks_of, corpus, digest, held_out_combinations, held_out_objects
+from ssd1b.evaluation.attributes import asked, border, shown
 from ssd1b.recipes.evaluate import BLUE, PLEASE, RECIPES
 
 CONFIG = RECIPES["nano"]()
@@ -18,6 +21,10 @@ ROWS = st.lists(
     ),
     unique_by=lambda row: row[:2],
 )
+
+
+def backdrop_of(ask: Ask) -> str:
+    return asked(ask.prompt, CONFIG.attribute)
 
 
 def row(concept: str, style: str, split: str) -> dict[str, Any]:
@@ -34,13 +41,19 @@ def test_prompts_are_of_the_styles_and_the_concepts_asked_for() -> None:
         novelty: [ask for ask in main if ask.novelty == novelty] for novelty in dict.fromkeys(a.novelty for a in main)
     }
     assert {novelty: len(found) for novelty, found in by.items()} == {
-        "held-out object": CONFIG.prompts, "held-out combination": CONFIG.combinations, "trained": CONFIG.prompts,
+        "held-out object": CONFIG.prompts, "held-out combination": CONFIG.scenes + CONFIG.combinations,
+        "trained": CONFIG.scenes + CONFIG.prompts,
     }  # fmt: skip
     assert {ask.style for ask in main} <= set(CONFIG.styles)
     assert {ask.category for ask in main} <= set(CONFIG.subgroups)
     trained = {(r["concept"], r["style"]) for r in corpus(CONFIG) if r["split"] == "train"}
     assert not {ask.concept for ask in by["held-out object"]} & {concept for concept, _ in trained}
-    assert not {(ask.concept, ask.style) for ask in by["held-out combination"]} & trained
+    scenes = {(ask.style, backdrop) for ask in by["held-out combination"] if (backdrop := backdrop_of(ask)) != "white"}
+    assert scenes
+    assert scenes <= set(CONFIG.held_out)
+    assert not {(ask.style, backdrop_of(ask)) for ask in by["trained"]} & set(CONFIG.held_out)
+    plain = {(ask.concept, ask.style) for ask in by["held-out combination"] if backdrop_of(ask) == "white"}
+    assert not plain & trained
     assert {(ask.concept, ask.style) for ask in by["trained"]} <= trained
     assert [ask.seed for ask in main] == list(range(len(main)))
     assert digest(asks) == digest(asks_of(CONFIG)), "the choice must not change between calls"
@@ -104,3 +117,11 @@ def test_the_mlperf_recipe_holds_its_published_numbers() -> None:
     assert {window.name: (window.low, window.high) for window in config.windows} == {
         "clip_score_teacher": (31.68631873, 31.81331801), "fid_teacher": (23.01085758, 23.95007626),
     }  # fmt: skip
+
+
+def test_every_backdrop_is_told_from_its_phrase_and_from_its_border() -> None:
+    for name, backdrop in BACKDROPS.items():
+        assert asked(f"a red apple, flat vector style, {backdrop.phrase}", CONFIG.attribute) == name
+        ground = torch.from_numpy(backdrop.paint(128))[None]
+        assert shown(border(ground), CONFIG.attribute) == [name]
+    assert asked("a red apple, flat vector style", CONFIG.attribute) == "white"

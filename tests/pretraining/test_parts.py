@@ -9,7 +9,7 @@ from ssd1b.family.start import quiet_start
 from ssd1b.family.table import new_unet
 from ssd1b.models.files import low_rank_delta, merge_delta
 from ssd1b.pretraining.pictures import Pictures, read_pictures
-from ssd1b.pretraining.text import new_towers, train_tokenizer
+from ssd1b.pretraining.text import new_towers, train_tokenizer, write_vocabulary
 from ssd1b.pretraining.unet import alphas_cumprod, encode_text
 from ssd1b.pretraining.vae import edge_loss, encode_mean, new_vae, random_crops, standardise
 from ssd1b.recipes.pretrain import Optim, TextTraining, nano
@@ -19,7 +19,9 @@ TEXT = TextTraining(optim=Optim(steps=1, lr=1e-3), vocabulary=640, tokens=16, wi
 
 def some_pictures() -> Pictures:
     pixels = torch.randint(0, 255, (6, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Pictures(pixels_NCHW=pixels, captions=[["x"]] * 6, concepts=["c"] * 6, styles=["s"] * 6)
+    return Pictures(
+        pixels_NCHW=pixels, captions=[["x"]] * 6, concepts=["c"] * 6, styles=["s"] * 6, backdrops=["white"] * 6
+    )
 
 
 def test_standardised_latents_are_unit_and_decode_to_the_same_picture() -> None:
@@ -55,6 +57,9 @@ def test_edges_count_and_a_constant_shift_does_not() -> None:
 
 def test_the_tokenizer_keeps_frequent_words_whole_and_any_text_representable(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["a red apple, flat vector style"] * 5, 640, 16, tmp_path)
+    written = {file: (tmp_path / file).read_bytes() for file in ("vocab.json", "merges.txt")}
+    write_vocabulary(tokenizer, tmp_path / "again")
+    assert {file: (tmp_path / "again" / file).read_bytes() for file in written} == written
     assert tokenizer.tokenize("a red apple") == ["a</w>", "red</w>", "apple</w>"]
     assert tokenizer.unk_token_id not in tokenizer("Ünïcode — 日本!").input_ids[1:-1]
     assert tokenizer("apple", padding="max_length").input_ids[0] == tokenizer.bos_token_id
