@@ -9,10 +9,13 @@ export SSD1B_HOME := $(STORAGE)
 export SSD1B_COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo serve test check bench corpus ui clean
+.PHONY: demo reproduce-nano serve test check bench corpus ui clean
 
 demo: $(VENV)/ready  ## corpus to endpoint, once, on this machine; the gallery is runs/demo/gallery.png
 	$(BIN)/python -m cluster.local -- $(BIN)/python -m jobs.demo nano
+
+reproduce-nano: $(VENV)/ready  ## teacher, three stages, student, beside the announcement; about half an hour
+	$(BIN)/python -m cluster.local -- $(BIN)/python -m jobs.reproduce nano
 
 serve: $(VENV)/ready  ## serve the champion on 127.0.0.1:8000 until Ctrl-C
 	$(BIN)/python -m serve.app up

@@ -57,8 +57,8 @@ def make_gallery(config: Demo) -> tuple[Path, dict[str, list[Served]]]:
     return out, served
 
 
-def write_results(results: dict[str, object]) -> Path:
+def write_results(results: dict[str, object], folder: str = "demo") -> Path:
     """Keep what every job said beside the gallery."""
-    out = home() / "demo" / "results.json"
+    out = home() / folder / "results.json"
     out.write_text(json.dumps(results, indent=1, default=str))
     return out

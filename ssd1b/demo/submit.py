@@ -15,8 +15,12 @@ class JobError(ValueError):
     """A submitted job ended without success; the message says which and where its log is."""
 
 
-def submit(client: JobSubmissionClient, name: str, entrypoint: str, env: dict[str, str]) -> dict[str, Any]:
+def submit(
+    client: JobSubmissionClient, name: str, entrypoint: str, env: dict[str, str], may_refuse: bool = False
+) -> dict[str, Any]:
     """Run the entrypoint with the current folder as its working directory and return the JSON it printed last.
+
+    With may_refuse a job that printed its result and then failed, as a refused promotion does, has answered.
 
     Raises:
         JobError: the job failed or was stopped, or printed no JSON.
@@ -34,11 +38,13 @@ def submit(client: JobSubmissionClient, name: str, entrypoint: str, env: dict[st
         if status.is_terminal():
             break
         time.sleep(POLL_S)
+    found = last_json(lines)
+    if status == JobStatus.FAILED and may_refuse and found is not None:
+        return found
     if status != JobStatus.SUCCEEDED:
         raise JobError(
             f"job {name} ({job}) ended as {status}; rerun it with: ray job submit --working-dir . -- {entrypoint}"
         )
-    found = last_json(lines)
     if found is None:
         raise JobError(f"job {name} ({job}) printed no JSON line: {entrypoint}")
     return found

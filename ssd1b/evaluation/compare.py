@@ -17,9 +17,9 @@ from ssd1b.evaluation.drawing import Model, Pictures, draw
 from ssd1b.evaluation.eyes import eyes, image_text, taste
 from ssd1b.evaluation.measure import Sides
 from ssd1b.evaluation.references import References
-from ssd1b.evaluation.sheet import sheet
 from ssd1b.evaluation.result import Bounded, Pictured, Result
 from ssd1b.evaluation.seen import Conditions, Lookers
+from ssd1b.evaluation.sheet import sheet
 from ssd1b.recipes.evaluate import Evaluate
 
 BLANK = "#f2f2f2"

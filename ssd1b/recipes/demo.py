@@ -1,7 +1,7 @@
 """The whole way once: which jobs, in what order, and what the gallery shows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +13,8 @@ class Step:
     """What `ray job submit` would run."""
     says: str
     """What a person should know while it runs."""
+    may_refuse: bool = False
+    """A result that it printed counts, also where it then failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,36 @@ def nano() -> Demo:
             "a doughnut, 3d render style, at sunset",
             "a fox, soft cartoon style, at night",
             "an elephant, muted poster style, at the beach",
+        ),
+    )
+
+
+def reproduce() -> Demo:
+    """The announcement's story on the nano family: three stages under three teachers, four times the demo's steps."""
+    run = "ssd1b-nano-reproduced"
+    return replace(
+        nano(),
+        run=run,
+        teacher="nano+poster",
+        steps=(
+            Step(name="ingest", entrypoint="python -m jobs.ingest nano_scenes", says="pairs -> manifest"),
+            Step(name="encode", entrypoint="python -m jobs.encode nano_scenes", says="pictures -> latents"),
+            Step(
+                name="distill",
+                entrypoint="python -m jobs.distill ssd1b_nano_long",
+                says="three stages under three teachers; goes on where it was interrupted",
+            ),
+            Step(
+                name="evaluate",
+                entrypoint=f"python -m jobs.evaluate nano --set name={run}",
+                says="student against teacher: scores, distances, steps; report.html",
+            ),
+            Step(
+                name="promote",
+                entrypoint=f"python -m jobs.promote nano --set name={run}",
+                says="do the gates hold?",
+                may_refuse=True,
+            ),
         ),
     )
 
