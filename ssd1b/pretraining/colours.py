@@ -8,8 +8,8 @@ from ssd1b.sampling.decode import Decoder
 from ssd1b.sampling.preview import Preview, fit
 from ssd1b.sampling.vae import Vae
 
-PICTURES = 64
-"""Spread over the corpus: 16,384 latent positions for a map of 15 numbers."""
+PICTURES = 256
+"""Spread over the corpus: 65,536 latent positions for a map of 15 numbers."""
 
 
 def preview_of(vae: AutoencoderKL, batch: int = 16) -> Preview:

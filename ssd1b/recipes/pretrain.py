@@ -116,13 +116,13 @@ HELD_OUT = (
 def nano() -> Pretrain:
     """The shipped weights: about five hours on 2 CPU cores, minutes on a GPU."""
 
-    def unet(steps: int, lr: float, *fresh: str) -> UNetTraining:
+    def unet(steps: int, lr: float, *fresh: str, backdrops: tuple[str, ...] = SCENES) -> UNetTraining:
         return UNetTraining(
             optim=Optim(steps=steps, lr=lr, warmup_steps=min(100, steps // 10), ema_decay=0.998),
             styles=(*BASE_STYLES, *fresh),
             fresh_styles=fresh,
             subgroups=CONCEPTS,
-            backdrops=SCENES,
+            backdrops=backdrops,
             held_out=HELD_OUT,
             paper_weight=4.0,
         )
@@ -134,7 +134,10 @@ def nano() -> Pretrain:
         vae=VaeTraining(optim=Optim(steps=2700, lr=2e-3, ema_decay=0.99), backdrops=SCENES),
         text=TextTraining(optim=text, backdrops=SCENES),
         base=unet(4000, 1.5e-3),
-        experts={"retro": unet(200, 5e-4, "retro blob"), "poster": unet(200, 5e-4, "muted poster")},
+        experts={  # the base knows the backdrops: two of them are enough not to forget the others
+            "retro": unet(120, 5e-4, "retro blob", backdrops=("blue", "meadow")),
+            "poster": unet(120, 5e-4, "muted poster", backdrops=("blue", "meadow")),
+        },
     )
 
 

@@ -36,10 +36,11 @@ def decode():
     return Decoder.load(NANO)
 
 
-def test_the_shipped_map_is_what_fit_makes(latents, decode):
-    made, shipped_map = fit(decode, latents[0]), Preview.load(NANO)
-    torch.testing.assert_close(made.weight_C3, shipped_map.weight_C3, rtol=0, atol=0.05)
-    torch.testing.assert_close(made.bias_3, shipped_map.bias_3, rtol=0, atol=0.05)
+def test_the_shipped_map_gives_the_colours_that_fit_makes(latents, decode):
+    """It was fitted to other pictures of the corpus; the two are compared by their colours, in levels of 255."""
+    made, shipped_map = (each(latents[1]).float() for each in (fit(decode, latents[0]), Preview.load(NANO)))
+    apart = (made - shipped_map).square().mean().sqrt()
+    assert apart < 4
 
 
 def test_a_preview_looks_like_the_picture(latents, decode):
