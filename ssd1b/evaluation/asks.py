@@ -93,7 +93,7 @@ def from_corpus(config: Evaluate) -> list[Ask]:
         *held_out,
         *((row, "held-out combination") for row in unseen),
         *((row, "held-out combination") for row in combined),
-        *((row, "trained") for row in (*seen, *trained)),
+        *((row, "trained") for row in (*trained, *seen)),
     ]
     return [
         Ask(

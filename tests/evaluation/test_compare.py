@@ -24,7 +24,7 @@ from ssd1b.recipes.promote import RECIPES as PROMOTE
 from ssd1b.recipes.promote import Thresholds
 
 CONFIG = dataclasses.replace(RECIPES["nano"](), teacher="nano")
-FEW = dataclasses.replace(CONFIG, prompts=14, combinations=0, probes=(), steps=7, references=0)
+FEW = dataclasses.replace(CONFIG, prompts=14, combinations=0, scenes=0, probes=(), steps=7, references=0)
 """What tells a bad model in seconds."""
 NEEDED = {"parameters_ratio": 0.5, "step_speedup": 2.0}
 """What a student is in size and speed, whatever it draws."""

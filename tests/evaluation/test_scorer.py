@@ -13,7 +13,7 @@ from ssd1b.evaluation.fit import Examples, ScorerTraining, measure, softened, tr
 from ssd1b.evaluation.scorer import CARD, FEATURES, HEAD, LANGUAGE, Scorer
 from ssd1b.recipes.evaluate import RECIPES
 
-CONFIG = dataclasses.replace(RECIPES["nano"](), prompts=12, combinations=0, probes=())
+CONFIG = dataclasses.replace(RECIPES["nano"](), prompts=12, combinations=0, scenes=0, probes=())
 
 
 @pytest.fixture(scope="module")
