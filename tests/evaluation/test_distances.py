@@ -50,11 +50,12 @@ def test_the_frechet_distance_is_torchmetrics(count: int, others: int) -> None:
 @pytest.mark.parametrize(("count", "others", "subset"), [(60, 60, 60), (80, 80, 30)])
 def test_the_kernel_distance_is_torchmetrics(count: int, others: int, subset: int) -> None:
     made, real = sample(count, 0.3), sample(others, seed=2)
+    torch.manual_seed(1)  # theirs draws its subsets from the global generator
     theirs = KernelInceptionDistance(feature=Given(), subsets=400, subset_size=subset)
     theirs.update(real.values_ND, real=True)
     theirs.update(made.values_ND, real=False)
     ours = kid(made, real, subsets=400, subset=subset)
-    same = 1e-4 if subset == count else 0.05  # subsets are drawn by unlike generators
+    same = 1e-4 if subset == count else 0.1  # subsets are drawn by unlike generators
     assert ours.value == pytest.approx(theirs.compute()[0].item(), rel=same)
     assert ours.low is not None
     assert ours.high is not None
